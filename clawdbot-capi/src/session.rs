@@ -122,6 +122,55 @@ pub unsafe extern "C" fn clawdbot_session_fork(
     })
 }
 
+/// Writes the conversation to the file `path`, with all that is cached of it. The file appears when it is complete, and
+/// replaces an earlier one; on Unix, only its owner may read it. The first call for a model reads all its weights, to know what
+/// the file belongs to.
+///
+/// `size`: receives the size of the file in bytes; may be NULL.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_save(
+    session: Option<NonNull<clawdbot_session>>,
+    path: *const c_char,
+    size: Option<&mut MaybeUninit<u64>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
+        let session = unsafe { handle(session, "session") }?;
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
+        let path = unsafe { crate::handle::path(path, "path") }?;
+        let bytes = exclusive(&session.0, "session")?.save(path)?;
+        size.map(|size| size.write(bytes));
+        Ok(())
+    })
+}
+
+/// A session from a file that `clawdbot_session_save` has written, to be freed with `clawdbot_session_free`. Nothing is computed,
+/// and all that follows has the bits that it would have had. A file of another model, weight type, type of the KV cache or
+/// version of the library, and one that was changed, is `CLAWDBOT_ERROR_INVALID_ARGUMENT`. An adapter that the session used has to
+/// be loaded, under any name.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_restore_session(
+    model: Option<&clawdbot_model>,
+    path: *const c_char,
+    out: Option<&mut MaybeUninit<*mut clawdbot_session>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
+        let path = unsafe { crate::handle::path(path, "path") }?;
+        give(out, clawdbot_session(Mutex::new(model.0.restore_session(path)?)));
+        Ok(())
+    })
+}
+
 /// Forgets all but the first `length` tokens.
 ///
 /// # Safety

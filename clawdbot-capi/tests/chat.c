@@ -56,6 +56,38 @@ static void turns(const clawdbot_model *model, const clawdbot_options *greedy) {
     clawdbot_session_free(session);
 }
 
+/* A session in a file: what is restored goes on as the other one does. */
+static void saved(const clawdbot_model *model, clawdbot_session *session, const clawdbot_options *greedy) {
+    static const char path[] = "clawdbot-chat-test.session";
+    clawdbot_session *restored = NULL;
+    clawdbot_completion *mine = NULL, *its = NULL;
+    clawdbot_usage usage;
+    uint64_t size = 0;
+    FILE *file;
+    usage.struct_size = sizeof usage;
+    OK(clawdbot_session_save(session, path, &size, &error));
+    CHECK(size > 1000);
+    OK(clawdbot_model_restore_session(model, path, &restored, &error));
+    CHECK(length(restored) == length(session));
+    OK(clawdbot_session_generate(session, greedy, &its, &error));
+    OK(clawdbot_session_generate(restored, greedy, &mine, &error));
+    CHECK(strcmp(clawdbot_completion_text(mine, NULL), clawdbot_completion_text(its, NULL)) == 0);
+    OK(clawdbot_completion_usage(mine, &usage, &error));
+    CHECK(usage.cached_tokens + 1 == usage.prompt_tokens);
+    clawdbot_completion_free(mine);
+    clawdbot_completion_free(its);
+    clawdbot_session_free(restored);
+    restored = NULL;
+    file = fopen(path, "wb");
+    CHECK(file != NULL && fputs("something else", file) >= 0 && fclose(file) == 0);
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "expected a saved session, found something else",
+          clawdbot_model_restore_session(model, path, &restored, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "found another file", clawdbot_session_save(session, path, NULL, &error));
+    CHECK(remove(path) == 0);
+    FAILS(CLAWDBOT_ERROR_NOT_FOUND, path, clawdbot_model_restore_session(model, path, &restored, &error));
+    CHECK(restored == NULL);
+}
+
 int main(void) {
     clawdbot_model *model = builtin_model();
     clawdbot_options *greedy = options("{\"max_tokens\": 4, \"temperature\": 0, \"ignore_eos\": true}");
@@ -105,6 +137,7 @@ int main(void) {
     CHECK(usage.cached_tokens >= prompt);
     CHECK(second == NULL);
     turns(model, greedy);
+    saved(model, session, greedy);
 
     clawdbot_completion_free(first);
     clawdbot_completion_free(again);

@@ -65,6 +65,8 @@ static void null_handles(void) {
     NULL_FAILS("session", clawdbot_session_tokens(NULL, NULL, 0, &count, &error));
     NULL_FAILS("session", clawdbot_session_truncate(NULL, 0, &error));
     NULL_FAILS("session", clawdbot_session_fork(NULL, NULL, &error));
+    NULL_FAILS("session", clawdbot_session_save(NULL, "x", NULL, &error));
+    NULL_FAILS("model", clawdbot_model_restore_session(NULL, "x", &session, &error));
     NULL_FAILS("session", clawdbot_session_generate(NULL, NULL, &completion, &error));
     NULL_FAILS("session", clawdbot_session_stream(NULL, NULL, &stream, &error));
     NULL_FAILS("stream", clawdbot_stream_next(NULL, &event, &error));

@@ -167,6 +167,13 @@ impl Error {
     }
 }
 
+impl Error {
+    /// An I/O error of what is called `name` and may have no path.
+    pub(crate) fn stream(name: &str, error: std::io::Error) -> Self {
+        Error::new(ErrorKind::Io, format!("{name}: {error}")).caused_by(error)
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)

@@ -1,12 +1,17 @@
 //! Functions for the fuzz targets: each parses bytes in memory and reads everything that they describe. No public interface.
 #![allow(missing_docs, reason = "for the fuzz targets of this repository only")]
 
-use serde_json::{Map, json};
+use std::sync::OnceLock;
 
+use serde_json::{Map, json};
+use sha2::{Digest, Sha256};
+
+use crate::api::model::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::quantization::parse_spec;
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
+use crate::options::GenerateOptions;
 use crate::spec::config::ModelConfig;
 use crate::spec::generation;
 use crate::tokenizer::{
@@ -173,6 +178,25 @@ pub fn packed(data: &[u8]) -> Result<()> {
         Weights::Packed(file) => file.verify(&mut |_, _| true),
         _ => Ok(()),
     }
+}
+
+/// A saved session of the built-in model, with the checksum that it should have: whatever it says then is read, and gone on
+/// with.
+pub fn session(data: &[u8]) -> Result<()> {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    let model = match MODEL.get() {
+        Some(model) => model,
+        None => {
+            let made = Model::builtin()?;
+            MODEL.get_or_init(|| made)
+        }
+    };
+    let body = &data[..data.len().saturating_sub(32)];
+    let whole = [body, Sha256::digest(body).as_slice()].concat();
+    let mut session = model.restore_session_from(whole.as_slice())?;
+    session.append(vec![5], AddSpecialTokens::No)?;
+    let options = GenerateOptions::default().max_tokens(2_u32).temperature(0.0);
+    session.generate(&options).map(|_| ())
 }
 
 /// A chat template, rendered.

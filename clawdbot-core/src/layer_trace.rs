@@ -37,6 +37,7 @@ pub fn trace(source: &Source, tokens: &[u32], mut each: impl FnMut(usize, &[f32]
         done: 0,
         total: 0,
         ready: Default::default(),
+        vectors: Default::default(),
     };
     let mut decoder = { builder }.build(spec)?;
     loop {

@@ -456,6 +456,13 @@ impl Model {
         py.detach(|| self.0.session()).map(Session::new).map_err(to_py)
     }
 
+    /// A session from a file that `Session.save` has written. Nothing is computed, and all that follows has the bits that
+    /// it would have had. A file of another model, weight type, type of the KV cache or version of the library, and one that
+    /// was changed, raises `InvalidArgument`. An adapter that the session used has to be loaded, under any name.
+    fn restore_session(&self, py: Python<'_>, path: PathBuf) -> PyResult<Session> {
+        py.detach(|| self.0.restore_session(path)).map(Session::new).map_err(to_py)
+    }
+
     /// The tokenizer.
     #[getter]
     fn tokenizer(&self) -> PyResult<Tokenizer> {

@@ -1,5 +1,6 @@
 //! One conversation.
 
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use clawdbot_core as core;
@@ -134,6 +135,13 @@ impl Session {
     /// the two goes on.
     fn fork(&self, py: Python<'_>) -> PyResult<Session> {
         self.with(py, |session| session.fork()).map(Session::new)
+    }
+
+    /// Writes the conversation to a file, with all that is cached of it, and returns its size in bytes:
+    /// `Model.restore_session` goes on with the same bits, and computes nothing again. The file appears when it is complete,
+    /// and replaces an earlier one. The first call for a model reads all its weights, to know what the file belongs to.
+    fn save(&self, py: Python<'_>, path: PathBuf) -> PyResult<u64> {
+        self.with(py, move |session| session.save(path))
     }
 
     /// Forgets all but the first `length` tokens.

@@ -28,7 +28,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "config", run: core::config, seeds: seeds::config, share: 17, text: true },
     Target { name: "tokenizer", run: core::tokenizer, seeds: seeds::tokenizer, share: 5, text: true },
     Target { name: "pipeline", run: pipelines::run, seeds: pipelines::seeds, share: 5, text: false },
-    Target { name: "packed", run: core::packed, seeds: seeds::packed, share: 15, text: false },
+    Target { name: "packed", run: core::packed, seeds: seeds::packed, share: 13, text: false },
+    Target { name: "session", run: core::session, seeds: seeds::session, share: 2, text: false },
     Target { name: "tables", run: core::tables, seeds: seeds::tables, share: 3, text: false },
     Target { name: "template", run: core::template, seeds: seeds::template, share: 5, text: true },
 ];

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clawdbot_core::{PackOptions, Runtime, RuntimeOptions, Source, WeightType};
+use clawdbot_core::{
+    AddSpecialTokens, GenerateOptions, Model, PackOptions, Runtime, RuntimeOptions, Source, WeightType,
+};
 use serde_json::{Value, json};
 
 const HIDDEN: usize = 32;
@@ -414,6 +416,22 @@ pub fn gguf() -> Vec<Vec<u8>> {
         unigram(),
         gguf_experts().bytes(),
     ]
+}
+
+/// Saved sessions of the built-in model: without tokens, with tokens alone, and with what was computed of them.
+pub fn session() -> Vec<Vec<u8>> {
+    let made = (|| -> clawdbot_core::Result<Vec<Vec<u8>>> {
+        let model = Model::builtin()?;
+        let mut session = model.session()?;
+        let mut files = vec![Vec::new(), Vec::new(), Vec::new()];
+        session.save_to(&mut files[0])?;
+        session.append(vec![5, 6, 7], AddSpecialTokens::No)?;
+        session.save_to(&mut files[1])?;
+        session.generate(&GenerateOptions::default().max_tokens(2_u32).temperature(0.0))?;
+        session.save_to(&mut files[2])?;
+        Ok(files)
+    })();
+    made.unwrap_or_else(|error| panic!("the seeds of sessions: {error}"))
 }
 
 pub fn packed() -> Vec<Vec<u8>> {

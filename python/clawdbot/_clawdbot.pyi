@@ -322,6 +322,11 @@ class Session:
         """A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one of
         the two goes on.
         """
+    def save(self, path: _Path) -> int:
+        """Writes the conversation to a file, with all that is cached of it, and returns its size in bytes:
+        `Model.restore_session` goes on with the same bits, and computes nothing again. The file appears when it is complete,
+        and replaces an earlier one. The first call for a model reads all its weights, to know what the file belongs to.
+        """
     def truncate(self, length: SupportsIndex) -> None:
         """Forgets all but the first `length` tokens."""
     def close(self) -> None:
@@ -919,6 +924,11 @@ class Model:
         """
     def session(self) -> Session:
         """A new conversation without tokens."""
+    def restore_session(self, path: _Path) -> Session:
+        """A session from a file that `Session.save` has written. Nothing is computed, and all that follows has the bits that
+        it would have had. A file of another model, weight type, type of the KV cache or version of the library, and one that
+        was changed, raises `InvalidArgument`. An adapter that the session used has to be loaded, under any name.
+        """
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""

@@ -110,3 +110,31 @@ def test_bad_input(model):
     assert caught.value.detail["max_context"] == model.info["max_context"]
     with pytest.raises(clawdbot.ContextOverflow):
         session.generate(max_tokens=1000, temperature=0)
+
+
+def test_a_saved_session_goes_on_in_another_model(model, tmp_path):
+    session = model.session()
+    session.append(PROMPT)
+    session.generate(max_tokens=6, temperature=0)
+    path = tmp_path / "session"
+    assert session.save(path) == path.stat().st_size
+    other = clawdbot.Model.builtin()
+    restored = other.restore_session(str(path))
+    assert restored.tokens == session.tokens
+    expected = session.generate(max_tokens=5, temperature=0)
+    found = restored.generate(max_tokens=5, temperature=0)
+    assert found.token_ids == expected.token_ids
+    assert found.usage.cached_tokens == found.usage.prompt_tokens - 1
+    data = bytearray(path.read_bytes())
+    data[-40] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(clawdbot.InvalidArgument, match="expected the checksum"):
+        other.restore_session(path)
+    with pytest.raises(clawdbot.NotFound):
+        other.restore_session(tmp_path / "none")
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(clawdbot.InvalidArgument, match="found another file"):
+        session.save(tmp_path / "notes")
+    session.close()
+    with pytest.raises(clawdbot.Closed):
+        session.save(path)

@@ -1,7 +1,7 @@
 //! From a source to a loaded model.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::loaded::Shared;
 use super::model::{Model, ModelInfo};
@@ -15,6 +15,7 @@ use crate::load::weights::Weights;
 use crate::options::{ModelOptions, Numa};
 use crate::runtime::{LogLevel, Runtime};
 use crate::sampling::Drawable;
+use sha2::Digest;
 
 impl Runtime {
     /// What loading `source` with `options` would cost. Opens and checks the files, but reads no weights, unless asked to
@@ -128,9 +129,11 @@ impl Runtime {
             done: 0,
             total: 0,
             ready: Default::default(),
+            vectors: Default::default(),
         };
         let decoder = builder.build(spec)?;
         let total = builder.total;
+        let vectors = builder.vectors.take().finalize().into();
         drop(builder);
         if let Some(entry) = entry {
             match entry.store(self, &opened, &decoder, weight_type, &mut || progress(total, total)) {
@@ -150,7 +153,19 @@ impl Runtime {
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
-        let shared = Shared { name, decoder, embedding, defaults, eos, bos, text, drawable, reservation };
+        let shared = Shared {
+            name,
+            decoder,
+            embedding,
+            defaults,
+            eos,
+            bos,
+            text,
+            drawable,
+            vectors,
+            fingerprint: Mutex::default(),
+            reservation,
+        };
         let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch)?;
         Ok(Model::new(loaded, info))
     }

@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::decoder::Decoder;
+use crate::load::fingerprint::Fingerprint;
 use crate::load::text::{Text, no_tokenizer};
 use crate::options::{GenerationDefaults, ModelOptions};
 use crate::runtime::{Reservation, Runtime};
@@ -30,6 +31,10 @@ pub(crate) struct Shared {
     pub(crate) text: Option<Text>,
     /// What may be generated.
     pub(crate) drawable: Drawable,
+    /// Of all norms and biases.
+    pub(crate) vectors: Fingerprint,
+    /// Of the model, once somebody asked.
+    pub(crate) fingerprint: Mutex<Option<Fingerprint>>,
     /// The bytes of the weights.
     pub(crate) reservation: Reservation,
 }

@@ -16,6 +16,7 @@ pub(crate) mod plan;
 mod pool;
 mod rebound;
 mod rerank;
+mod saved;
 mod score;
 mod served;
 pub(crate) mod session;

@@ -241,6 +241,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         done: 0,
         total: 0,
         ready: Default::default(),
+        vectors: Default::default(),
     }
     .build(spec)
     .unwrap()

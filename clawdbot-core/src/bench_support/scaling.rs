@@ -68,6 +68,7 @@ impl Scaling {
             done: 0,
             total: 0,
             ready: Default::default(),
+            vectors: Default::default(),
         };
         let decoder = builder.build(spec)?;
         Ok(Scaling { kernels, decoder, layers })

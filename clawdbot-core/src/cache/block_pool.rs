@@ -1,6 +1,6 @@
 //! A pool of pages of one size. Pages are allocated one by one against the budget, and reused.
 
-use clawdbot_kernels::memory::AlignedBuf;
+use clawdbot_kernels::memory::{AlignedBuf, bytes_of, bytes_of_mut};
 
 use crate::error::Result;
 use crate::options::KvType;
@@ -24,8 +24,36 @@ pub(crate) enum PageData {
 }
 
 impl PageData {
+    /// Its bytes, in this machine's order.
+    pub(super) fn bytes(&self) -> [&[u8]; 2] {
+        match self {
+            PageData::Int8 { codes, scales } => [bytes_of(codes), bytes_of(scales)],
+            PageData::Bf16(data) => [bytes_of(data), &[]],
+            PageData::F32(data) => [bytes_of(data), &[]],
+        }
+    }
+
+    /// As [`PageData::bytes`], for writing.
+    pub(super) fn bytes_mut(&mut self) -> [&mut [u8]; 2] {
+        match self {
+            PageData::Int8 { codes, scales } => [bytes_of_mut(codes), bytes_of_mut(scales)],
+            PageData::Bf16(data) => [bytes_of_mut(data), &mut []],
+            PageData::F32(data) => [bytes_of_mut(data), &mut []],
+        }
+    }
+
+    /// Whether all its numbers are finite.
+    pub(super) fn is_finite(&self) -> bool {
+        match self {
+            PageData::Int8 { scales, .. } => scales.iter().all(|scale| scale.is_finite()),
+            // All bits of the exponent.
+            PageData::Bf16(data) => data.iter().all(|bits| bits & 0x7f80 != 0x7f80),
+            PageData::F32(data) => data.iter().all(|value| value.is_finite()),
+        }
+    }
+
     /// Takes over the contents of a page of the same pool.
-    fn copy_from(&mut self, other: &PageData) {
+    pub(super) fn copy_from(&mut self, other: &PageData) {
         match (self, other) {
             (PageData::Int8 { codes, scales }, PageData::Int8 { codes: other, scales: other_scales }) => {
                 codes.copy_from_slice(other);
@@ -38,9 +66,10 @@ impl PageData {
     }
 }
 
+/// A page and its memory.
 #[derive(Debug)]
-struct Page {
-    data: PageData,
+pub(super) struct Page {
+    pub(super) data: PageData,
     /// How many tables it is in; 0 while it is in reserve.
     users: u32,
     _reservation: Reservation,
@@ -114,17 +143,28 @@ impl BlockPool {
                 scales: AlignedBuf::zeroed(self.len.scales)?,
             },
         };
-        let page = Some(Page { data, users: 1, _reservation: reservation });
-        Ok(match self.empty_slots.pop() {
+        Ok(self.put(Page { data, users: 1, _reservation: reservation }))
+    }
+
+    /// Makes a page the pool's, which has the pool's size and type.
+    pub(super) fn put(&mut self, page: Page) -> PageId {
+        match self.empty_slots.pop() {
             Some(id) => {
-                self.pages[id.0 as usize] = page;
+                self.pages[id.0 as usize] = Some(page);
                 id
             }
             None => {
-                self.pages.push(page);
+                self.pages.push(Some(page));
                 PageId(self.pages.len() as u32 - 1)
             }
-        })
+        }
+    }
+
+    /// Takes a page that has one user out of the pool, with its memory, until it is [put](BlockPool::put) back.
+    pub(super) fn lift(&mut self, id: PageId) -> Option<Page> {
+        let page = self.pages.get_mut(id.0 as usize)?.take();
+        self.forget_slot(id);
+        page
     }
 
     /// Adds a user of a page in use, who may read it. It gives the page back too.
@@ -173,6 +213,11 @@ impl BlockPool {
 
     fn drop_page(&mut self, id: PageId) {
         self.pages[id.0 as usize] = None;
+        self.forget_slot(id);
+    }
+
+    /// The slot of a page that is gone.
+    fn forget_slot(&mut self, id: PageId) {
         self.empty_slots.push(id);
         if self.empty_slots.len() == self.pages.len() {
             self.pages = Vec::new();

@@ -13,12 +13,14 @@
 //! are one vector and need no horizontal sums.
 
 mod block_pool;
+mod image;
 mod prefix;
 mod room;
 mod sharing;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
+pub(crate) use image::{LoosePages, PageCopy};
 use prefix::PrefixIndex;
 pub(crate) use prefix::Root;
 pub(crate) use room::Pages;

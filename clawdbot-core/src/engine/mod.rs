@@ -16,6 +16,7 @@ mod queue;
 mod requests;
 mod risk;
 mod room;
+mod save;
 mod scheduler;
 mod sequence;
 mod served;
@@ -53,6 +54,7 @@ use queue::Queue;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
+pub(crate) use save::{Held, lost};
 pub(crate) use sequence::{Job, JobText, Sequence};
 pub(crate) use served::{Resources, Served};
 

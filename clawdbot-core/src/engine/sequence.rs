@@ -33,6 +33,8 @@ pub(crate) struct Sequence {
     pub(crate) adapter: Option<Arc<Adapter>>,
     /// Whether its cached keys use the long frequencies of LongRoPE.
     pub(crate) long: bool,
+    /// Whether it is being saved.
+    pub(crate) held: bool,
     /// Whether it serves a single request: its pages are freed when that ends.
     pub(crate) once: bool,
     /// The place of its request among others.
@@ -54,6 +56,8 @@ pub(crate) enum Spare {
     Waiting(Reverse<Rank>),
     /// Nobody reads its events; the latest first.
     Unread(Reverse<Rank>),
+    /// It is being saved.
+    Held,
 }
 
 /// A request that a sequence works on.
@@ -283,6 +287,7 @@ impl Sequence {
             (Some(_), true) if self.turn.admitted => None,
             (Some(_), true) => Some(Spare::Waiting(Reverse(self.rank))),
             (Some(job), false) if !job.finished => Some(Spare::Unread(Reverse(self.rank))),
+            _ if self.held => Some(Spare::Held),
             _ => Some(Spare::Idle(self.rank.number)),
         }
     }

@@ -175,6 +175,7 @@ impl<'a> Stream<'a> {
             done: 0,
             total: 0,
             ready: BTreeMap::new(),
+            vectors: Default::default(),
         };
         if self.packed.is_some() {
             let format = match self.wished.weights {

@@ -1,12 +1,14 @@
 //! Stored tensors to packed weights.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use clawdbot_kernels::memory::SharedBytes;
+use clawdbot_kernels::memory::{SharedBytes, bytes_of};
 use clawdbot_kernels::simd::LANES;
 use clawdbot_kernels::threads::ThreadPool;
 use clawdbot_kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
+use sha2::{Digest, Sha256};
 
 use super::formats::{Segment, weights_in};
 use super::parts::{InMemory, LastTensor};
@@ -42,6 +44,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) total: u64,
     /// Matrices that are packed already, by name
     pub(crate) ready: BTreeMap<String, PackedMatrix>,
+    /// Of all vectors that were read, in their order, with their names
+    pub(crate) vectors: RefCell<Sha256>,
 }
 
 impl Builder<'_> {
@@ -98,7 +102,7 @@ impl Builder<'_> {
 
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
         let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
-        let weight = self.float_matrix(&self.weights.vector(&names.weight)?, n)?;
+        let weight = self.float_matrix(&self.vector(&names.weight)?, n)?;
         let bias = self.optional(names.bias.as_ref())?;
         Ok(Dense {
             linear: Linear { name: names.weight.name.clone(), weight, bias },
@@ -109,7 +113,7 @@ impl Builder<'_> {
     /// Gains, with the biases after them if there are any.
     fn norm(&self, names: Option<&NormNames>) -> Result<Option<Vec<f32>>> {
         let Some(NormNames { gains, bias }) = names else { return Ok(None) };
-        let mut norm = self.weights.vector(gains)?;
+        let mut norm = self.vector(gains)?;
         norm.extend(self.optional(bias.as_ref())?.unwrap_or_default());
         Ok(Some(norm))
     }
@@ -118,7 +122,7 @@ impl Builder<'_> {
         Ok(LayerInputs {
             embedding: self.matrices(&Joined::rows([&names.embedding]))?,
             projection: self.linear(std::slice::from_ref(&names.projection))?,
-            norm: self.weights.vector(&names.norm)?,
+            norm: self.vector(&names.norm)?,
         })
     }
 
@@ -153,7 +157,7 @@ impl Builder<'_> {
                 Some(names) => Some(LayerInput {
                     gate: self.linear(std::slice::from_ref(&names.gate))?,
                     projection: self.linear(std::slice::from_ref(&names.projection))?,
-                    norm: self.weights.vector(&names.norm)?,
+                    norm: self.vector(&names.norm)?,
                 }),
                 None => None,
             },
@@ -164,9 +168,8 @@ impl Builder<'_> {
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
         let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
         let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
-        let bias = biases.map(|(gate, up)| {
-            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
-        });
+        let bias =
+            biases.map(|(gate, up)| Ok::<_, Error>(gated_bias(&self.vector(gate)?, &self.vector(up)?)));
         Ok(GatedMlp {
             gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
@@ -176,10 +179,10 @@ impl Builder<'_> {
     fn moe(&mut self, names: &MoeNames) -> Result<MoeWeights> {
         let experts = names.experts.iter().map(|expert| self.gated(expert)).collect::<Result<_>>()?;
         let shared = names.shared.as_ref().map(|shared| self.gated(shared)).transpose()?;
-        let mut router = self.weights.vector(&names.router)?;
+        let mut router = self.vector(&names.router)?;
         let mut router_bias = self.optional(names.router_bias.as_ref())?;
         if let Some(gate) = &names.shared_gate {
-            router.extend(self.weights.vector(gate)?);
+            router.extend(self.vector(gate)?);
             router_bias.iter_mut().for_each(|bias| bias.push(0.0));
         }
         Ok(MoeWeights {
@@ -193,16 +196,16 @@ impl Builder<'_> {
     }
 
     fn parallel_mlp(&mut self, names: &ParallelMlpNames) -> Result<ParallelMlpWeights> {
-        let mut router_norm = self.weights.vector(&names.router_norm)?;
+        let mut router_norm = self.vector(&names.router_norm)?;
         let root = libm::sqrtf(router_norm.len() as f32);
         router_norm.iter_mut().for_each(|gain| *gain /= root);
         Ok(ParallelMlpWeights {
             dense: self.gated(&names.dense)?,
-            dense_out_norm: self.weights.vector(&names.dense_out_norm)?,
-            expert_norm: self.weights.vector(&names.expert_norm)?,
-            expert_out_norm: self.weights.vector(&names.expert_out_norm)?,
+            dense_out_norm: self.vector(&names.dense_out_norm)?,
+            expert_norm: self.vector(&names.expert_norm)?,
+            expert_out_norm: self.vector(&names.expert_out_norm)?,
             router_norm,
-            expert_scale: self.weights.vector(&names.expert_scale)?,
+            expert_scale: self.vector(&names.expert_scale)?,
         })
     }
 
@@ -251,7 +254,13 @@ impl Builder<'_> {
 
 impl ReadWeights for Builder<'_> {
     fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
-        self.weights.vector(name)
+        let values = self.weights.vector(name)?;
+        let mut sha256 = self.vectors.borrow_mut();
+        sha256.update((name.name.len() as u64).to_le_bytes());
+        sha256.update(&name.name);
+        sha256.update((values.len() as u64).to_le_bytes());
+        sha256.update(bytes_of(&values));
+        Ok(values)
     }
 
     fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {

@@ -110,7 +110,7 @@ impl CacheEntry {
 
 impl Decoder {
     /// The packed matrices, in the order of `TensorNames::packed_matrices`.
-    fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+    pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let layers = self.layers.iter().flat_map(DecoderLayer::matrices);
         let inputs = self.layer_inputs.iter().flat_map(LayerInputs::matrices);
         std::iter::once(&self.embedding).chain(inputs).chain(layers).chain(&self.lm_head)

@@ -4,6 +4,7 @@ pub(crate) mod adapter;
 pub(crate) mod build;
 pub(crate) mod calibration;
 pub(crate) mod check;
+pub(crate) mod fingerprint;
 pub(crate) mod formats;
 pub(crate) mod gguf;
 pub(crate) mod load_cache;

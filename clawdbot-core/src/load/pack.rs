@@ -103,6 +103,7 @@ impl Runtime {
             done: 0,
             total: weights_in(&opened.spec),
             ready: Default::default(),
+            vectors: Default::default(),
         };
         let matrices = names.packed_matrices();
         let contents = Contents { weights: weight_type, matrices, calibrated_tokens: None };

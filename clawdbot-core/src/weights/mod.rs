@@ -9,6 +9,7 @@ mod missing;
 mod mmap;
 pub(crate) mod model_files;
 mod names;
+mod new_file;
 mod packed;
 mod packed_info;
 mod packed_report;
@@ -30,6 +31,7 @@ pub(crate) use gguf::{
 pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixSize, MatrixView, TensorView};
 pub(crate) use names::{outside_text, stored_names, text_name};
+pub(crate) use new_file::{Readers, Temporary, no_file};
 pub(crate) use packed::{ExpectedMatrix, ExpectedVector, MAX_TABLES, PackedFile, hex};
 pub(crate) use packed_info::{FORMAT_VERSION, PackedInfo};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};

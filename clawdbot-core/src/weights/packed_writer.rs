@@ -1,9 +1,8 @@
 //! Writes packed model files. A file appears under its name when it is complete, or not at all.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::safetensors::tensor::TensorInfo;
 use clawdbot_kernels::PanelPart;
@@ -11,6 +10,7 @@ use clawdbot_kernels::memory::{ALIGNMENT, bytes_of};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::new_file::{Readers, Temporary, no_file};
 use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, TABLES, dtype_of, hex};
 use super::packed_info::PackedInfo;
 use super::pieces::Pieces;
@@ -146,7 +146,7 @@ impl PackedWriter {
         // The length of the header does not depend on the checksum's digits.
         let info = PackedInfo { data_sha256: "0".repeat(64), ..info };
         let header = layout.header(&info)?;
-        let (temporary, file) = Temporary::create(target)?;
+        let (temporary, file) = Temporary::create(target, Readers::AsUsual)?;
         let mut file = Pieces::new(file)?;
         file.write_all(&header).map_err(|error| Error::io(target, error))?;
         let (target, sha256) = (target.to_owned(), Sha256::new());
@@ -239,11 +239,7 @@ impl PackedWriter {
 fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
     let name = target.display().to_string();
     match std::fs::symlink_metadata(target) {
-        Ok(metadata) if !metadata.is_file() => {
-            let found = kind_of(metadata.file_type());
-            let message = format!("{name}: expected the name of a file, found {found}");
-            Err(Error::invalid_argument(message).with("path", name))
-        }
+        Ok(metadata) if !metadata.is_file() => Err(no_file(target, metadata.file_type())),
         Ok(_) if overwrite == Overwrite::Refuse => {
             let message =
                 format!("{name}: expected no file of that name, found one; the option overwrite replaces it");
@@ -259,15 +255,6 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
     }
 }
 
-/// What is no file, in words.
-fn kind_of(kind: std::fs::FileType) -> &'static str {
-    match kind {
-        kind if kind.is_dir() => "a directory",
-        kind if kind.is_symlink() => "a symbolic link",
-        _ => "a device, pipe or socket",
-    }
-}
-
 /// Whether a file has weights that no packing made: those are somebody's only copy.
 fn holds_other_weights(target: &Path) -> bool {
     let Ok(file) = DataFile::open(target) else { return false };
@@ -276,59 +263,6 @@ fn holds_other_weights(target: &Path) -> bool {
     let packed =
         |file| !PackedFile::open(file).is_err_and(|error| error.kind() == ErrorKind::InvalidArgument);
     start.starts_with(MAGIC) || safetensors && !packed(file)
-}
-
-/// The path of a file that is removed when dropped.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    /// A new file next to `target`, whose name no other process uses.
-    fn create(target: &Path) -> Result<(Self, File)> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let Some(name) = target.file_name() else {
-            let message = format!("{}: expected the name of a file", target.display());
-            return Err(Error::invalid_argument(message).with("path", target.display().to_string()));
-        };
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let mut temporary = std::ffi::OsString::from(".");
-            temporary.push(name);
-            temporary.push(format!(".{}-{number}.tmp", std::process::id()));
-            let path = target.with_file_name(temporary);
-            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((Temporary(path), file)),
-                // Left by a process of the same number that was killed.
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                // The caller knows the file by its own name.
-                Err(error) => return Err(Error::io(target, error)),
-            }
-        }
-    }
-
-    /// Renames it and makes the new name last.
-    fn rename(&mut self, target: &Path) -> Result<()> {
-        std::fs::rename(&self.0, target).map_err(|error| Error::io(target, error))?;
-        self.0 = PathBuf::new();
-        #[cfg(unix)]
-        {
-            let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            // The file is whole under either name; a directory that cannot be synced (some network file systems) is
-            // no reason to call it failed.
-            if let Ok(dir) = File::open(dir) {
-                let _ = dir.sync_all();
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if !self.0.as_os_str().is_empty() {
-            // What cannot be removed stays; there is nobody to tell.
-            let _ = std::fs::remove_file(&self.0);
-        }
-    }
 }
 
 #[cfg(test)]

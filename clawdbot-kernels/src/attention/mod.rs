@@ -17,6 +17,7 @@
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
 //! its own query and keys alone, and not on the other rows of the tile: results are independent of batch, chunking and
 //! threads.
+mod clear;
 mod finish;
 mod float;
 mod int8;
@@ -28,6 +29,7 @@ mod tiled;
 
 use std::ops::Range;
 
+pub use clear::{clear_float, clear_int8};
 pub use finish::{Finish, FinishArgs, Merge, MergeArgs};
 pub use float::{Element, Float};
 pub use int8::{Int8, Int8Head, Int8Page};

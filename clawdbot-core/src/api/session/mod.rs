@@ -1,6 +1,7 @@
 //! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
 
 mod prompt;
+mod save;
 mod slot;
 mod stream;
 

@@ -356,6 +356,7 @@ fn builder<'a>(
         done: 0,
         total: 0,
         ready: BTreeMap::new(),
+        vectors: Default::default(),
     }
 }
 

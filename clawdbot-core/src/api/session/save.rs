@@ -1,0 +1,237 @@
+//! Sessions in files: all that they need to go on as if nothing had happened.
+//!
+//! After what every such file has (`saved.rs`):
+//! ```text
+//! adapter: u8 1, fingerprint; or u8 0
+//! long frequencies of LongRoPE: u8
+//! tokens u64, those of them that are computed u64
+//! tokens, u32 each
+//! the image of those that are computed (cache/image.rs)
+//! ```
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use super::Session;
+use super::prompt::{Wanted, check_vocabulary, overflow};
+use super::slot::Slot;
+use crate::api::loaded::Loaded;
+use crate::api::model::Model;
+use crate::api::saved::{CHECKSUM, Kind, Reader, Writer, is_saved, refuse};
+use crate::cancel::CancelHandle;
+use crate::engine::{Held, lost};
+use crate::error::{Error, Result};
+use crate::forward::adapter::Adapter;
+use crate::load::fingerprint::{Fingerprint, of_adapter};
+use crate::weights::{Readers, Temporary, hex, no_file, open_regular};
+
+/// How often saving to a file begins again because requests took the session's memory.
+const ATTEMPTS: usize = 3;
+/// What a reader or writer is called in errors.
+const UNNAMED: &str = "saved session";
+/// Bytes that are read or written at once, at least.
+const BUFFER: usize = 64 << 10;
+
+impl Session {
+    /// Writes the conversation to the file `path`, with all that is cached of it: [`Model::restore_session`] goes on with the
+    /// same bits, and computes nothing again. What is not cached, because it was not computed yet or requests needed the
+    /// memory, is computed after restoring. The file appears when it is complete, and only its owner may read it. It replaces an
+    /// earlier one. Returns its size in bytes.
+    ///
+    /// The first call for a model reads all its weights, to know what the file belongs to.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while a stream is running, and if there is something at `path` that is no saved session; `NotFound`,
+    /// `Io`, `OutOfBudget`, `Closed`, `ForkedRuntime`.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<u64> {
+        let path = path.as_ref();
+        let io = |error| Error::io(path, error);
+        check_target(path)?;
+        let mut attempt = 1;
+        loop {
+            let (mut temporary, file) = Temporary::create(path, Readers::Owner)?;
+            match self.write(BufWriter::with_capacity(BUFFER, file), &io) {
+                Ok(None) if attempt < ATTEMPTS => attempt += 1,
+                Ok(None) => return Err(lost()),
+                Err(error) => return Err(error),
+                Ok(Some((file, bytes))) => {
+                    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
+                    file.sync_all().map_err(io)?;
+                    check_target(path)?;
+                    temporary.rename(path)?;
+                    return Ok(bytes);
+                }
+            }
+        }
+    }
+
+    /// As [`Session::save`], to a writer, which gets many small pieces. Returns the number of bytes.
+    ///
+    /// # Errors
+    /// As [`Session::save`]; `Io` for an error of the writer.
+    pub fn save_to(&self, writer: impl Write) -> Result<u64> {
+        let io = |error| Error::stream(UNNAMED, error);
+        let (_, bytes) = self.write(writer, &io)?.ok_or_else(lost)?;
+        Ok(bytes)
+    }
+
+    /// Writes to `writer`, and flushes it. `None` if requests took the session's memory meanwhile.
+    fn write<W: Write>(&self, writer: W, io: &dyn Fn(std::io::Error) -> Error) -> Result<Option<(W, u64)>> {
+        let loaded = &self.slot.loaded;
+        let numerics = loaded.numerics()?;
+        let never = CancelHandle::default();
+        let hold = || loaded.engine()?.hold(self.slot.id);
+        let slot = Slot { loaded: Arc::clone(loaded), id: loaded.when_there_is_room(&never, hold)? };
+        let Held { tokens, computed, pages, adapter, long } = loaded.engine()?.held(slot.id)?;
+        let mut writer = Writer::new(writer, Kind::Session, &numerics).map_err(io)?;
+        let mut put = |bytes: &[u8]| writer.write_all(bytes).map_err(io);
+        match adapter {
+            Some(adapter) => {
+                put(&[1])?;
+                put(&of_adapter(&adapter))?;
+            }
+            None => put(&[0])?,
+        }
+        put(&[long.into()])?;
+        put(&(tokens.len() as u64).to_le_bytes())?;
+        put(&(computed as u64).to_le_bytes())?;
+        for ids in tokens.chunks(1024) {
+            let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+            put(&bytes)?;
+        }
+        for (index, page) in pages.iter().enumerate() {
+            // The engine is locked for one page at a time; writing may take as long as it likes.
+            let last = pages.get(index + 1).is_none_or(|next| next.0 != page.0);
+            let copy = || loaded.engine()?.held_page(slot.id, computed, *page, last);
+            let Some(copy) = loaded.when_there_is_room(&never, copy)? else { return Ok(None) };
+            copy.bytes().into_iter().try_for_each(&mut put)?;
+        }
+        writer.finish().map(Some).map_err(io)
+    }
+}
+
+impl Model {
+    /// A session from a file that [`Session::save`] has written. Nothing is computed: `Usage::cached_tokens` of its next request
+    /// shows that, and all that follows has the bits that it would have had. An adapter that the session used has to be loaded,
+    /// under any name.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a file that is something else, is cut off or was changed, that another version of the library has
+    /// written, or that belongs to another model, weight type, type of the KV cache, adapter or (with kernels that have numerics of
+    /// their own) tier; `ContextOverflow`, `OutOfBudget`, `NotFound`, `Io`, `Closed`, `ForkedRuntime`. Nothing is kept then.
+    pub fn restore_session(&self, path: impl AsRef<Path>) -> Result<Session> {
+        let path = path.as_ref();
+        let loaded = self.generating()?;
+        let file = open_regular(path)?;
+        let length = file.metadata().map_err(|error| Error::io(path, error))?.len();
+        let name = path.display().to_string();
+        let (session, mut file) =
+            restore(loaded, BufReader::with_capacity(BUFFER, file), &name, Some(length))?;
+        match at_end(&mut file) {
+            Ok(true) => Ok(session),
+            Ok(false) => Err(refuse(&name, "its end after the checksum", "more bytes")),
+            Err(error) => Err(Error::io(path, error)),
+        }
+    }
+
+    /// As [`Model::restore_session`], from a reader, which is read up to the end of the session and no further.
+    ///
+    /// # Errors
+    /// As [`Model::restore_session`]; `Io` for an error of the reader.
+    pub fn restore_session_from(&self, reader: impl Read) -> Result<Session> {
+        restore(self.generating()?, reader, UNNAMED, None).map(|(session, _)| session)
+    }
+}
+
+fn at_end(file: &mut BufReader<File>) -> std::io::Result<bool> {
+    Ok(std::io::BufRead::fill_buf(file)?.is_empty())
+}
+
+/// Reads a session; `length`: of the file, if that is known.
+fn restore<R: Read>(loaded: Arc<Loaded>, reader: R, name: &str, length: Option<u64>) -> Result<(Session, R)> {
+    let never = CancelHandle::default();
+    let numerics = loaded.numerics()?;
+    let mut reader = Reader::new(reader, name, Kind::Session, &numerics)?;
+    let adapter = match reader.array()? {
+        [0] => None,
+        [1] => {
+            let wanted = reader.array()?;
+            Some(loaded.adapter_of(&wanted).ok_or_else(|| no_adapter(name, &wanted))?)
+        }
+        [other] => return Err(reader.refuse("0 or 1 for an adapter", &other.to_string())),
+    };
+    let long = match reader.array()? {
+        [0] => false,
+        [1] if loaded.decoder.spec.longrope_from().is_some() => true,
+        [other] => return Err(reader.refuse("the frequencies of this model", &other.to_string())),
+    };
+    let (count, computed) = (reader.number()?, reader.number()?);
+    if count > loaded.max_context as u64 {
+        let length = usize::try_from(count).unwrap_or(usize::MAX);
+        return Err(overflow(length, Wanted::Nothing, loaded.max_context));
+    }
+    if computed > count {
+        return Err(reader.refuse(&format!("at most {count} computed tokens"), &computed.to_string()));
+    }
+    // Both are at most `max_context` now.
+    let (count, computed) = (count as usize, computed as usize);
+    let image = if computed == 0 { 0 } else { loaded.engine()?.image_bytes(computed) };
+    if let Some(length) = length {
+        let rest = (4 * count as u64).saturating_add(image).saturating_add(CHECKSUM);
+        let expected = reader.position().saturating_add(rest);
+        if expected != length {
+            return Err(reader.refuse(&format!("a file of {expected} bytes"), &format!("{length}")));
+        }
+    }
+    let budget = loaded.runtime.budget();
+    let reserve = || budget.reserve_growing(4 * count as u64, "tokens of a session");
+    let _reservation = loaded.when_there_is_room(&never, reserve)?;
+    let tokens = reader.tokens(count)?;
+    check_vocabulary(&loaded, &tokens).map_err(|error| error.context(name))?;
+    let pages = match computed {
+        0 => None,
+        _ => {
+            let take = || loaded.engine()?.loose_pages(computed);
+            let mut pages = loaded.when_there_is_room(&never, take)?;
+            pages.read(&mut reader).map_err(|error| reader.failed(error))?;
+            if !pages.are_finite() {
+                return Err(reader.refuse("keys and values that are finite", "others"));
+            }
+            Some(pages)
+        }
+    };
+    let rest = reader.finish()?;
+    let session = Session::new(Arc::clone(&loaded))?;
+    let id = session.slot.id;
+    loaded.when_there_is_room(&never, || loaded.engine()?.append(id, &tokens))?;
+    loaded.engine()?.restore(id, pages, adapter, long)?;
+    Ok((session, rest))
+}
+
+impl Loaded {
+    /// The loaded adapter with that fingerprint.
+    fn adapter_of(&self, wanted: &Fingerprint) -> Option<Arc<Adapter>> {
+        let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner).clone();
+        adapters.into_values().find(|adapter| of_adapter(adapter) == *wanted)
+    }
+}
+
+fn no_adapter(name: &str, wanted: &Fingerprint) -> Error {
+    refuse(name, &format!("the adapter of the session to be loaded ({})", hex(wanted)), "no such adapter")
+}
+
+/// Refuses to replace what no session was saved to.
+fn check_target(path: &Path) -> Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(no_file(path, metadata.file_type())),
+        Ok(_) if !is_saved(path) => Err(refuse(
+            &path.display().to_string(),
+            "no file of that name, or a saved session to replace",
+            "another file",
+        )),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,289 @@
+//! Sequences as bytes: what is cached of their first tokens, page after page.
+//!
+//! The *image* of a sequence with `computed` tokens in the cache has, for each group in turn, the pages that a query after them
+//! sees, in ascending order; of a recurrent group, the state. So the number of tokens says which pages these are, and how
+//! many bytes. Snapshots are not in it. A page is its elements and then its scales, little-endian.
+
+use std::io::{self, Read};
+use std::ops::Range;
+
+use clawdbot_kernels::attention::{Int8Head, PAGE_TOKENS, clear_float, clear_int8};
+
+use super::block_pool::Page;
+use super::{Group, KvCache, LayerState, PageData, PageId, PageTables, StateTable};
+use crate::error::{Error, Result};
+
+/// Pages that are in no table and no pool: who has them fills them without the cache. Their memory stays reserved.
+#[derive(Debug)]
+pub(crate) struct LoosePages {
+    /// Tokens that they are for.
+    computed: usize,
+    /// With their groups, in the order of an image.
+    pages: Vec<(usize, Page)>,
+}
+
+impl LoosePages {
+    /// Fills them with an image.
+    ///
+    /// # Errors
+    /// Those of `from`.
+    pub(crate) fn read(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        let mut parts = self.pages.iter_mut().flat_map(|(_, page)| page.data.bytes_mut());
+        parts.try_for_each(|part| from.read_exact(part))
+    }
+
+    /// Whether all numbers in them are finite. Those of a page that is used again must be.
+    pub(crate) fn are_finite(&self) -> bool {
+        self.pages.iter().all(|(_, page)| page.data.is_finite())
+    }
+
+    /// Tokens that they are for.
+    pub(crate) fn computed(&self) -> usize {
+        self.computed
+    }
+}
+
+impl Group {
+    /// Which pages of this group an image of `computed` tokens has.
+    fn imaged(&self, computed: usize) -> Range<usize> {
+        match self.state {
+            LayerState::Attention { window, .. } => {
+                let count = computed.div_ceil(PAGE_TOKENS);
+                let first = window.map_or(0, |window| (computed + 1).saturating_sub(window) / PAGE_TOKENS);
+                first.min(count)..count
+            }
+            LayerState::Recurrent { .. } | LayerState::Shared { .. } => 0..1,
+        }
+    }
+
+    /// Makes what page `page` holds of tokens from `slot` on zeros.
+    fn clear(&self, page: &mut PageData, slot: usize) {
+        let (elements, scales) = (self.shape.head_elements(), self.shape.head_scales());
+        let head_dim = self.shape.head_dim;
+        match page {
+            PageData::F32(data) => {
+                data.chunks_exact_mut(elements).for_each(|head| clear_float(head, head_dim, slot));
+            }
+            PageData::Bf16(data) => {
+                data.chunks_exact_mut(elements).for_each(|head| clear_float(head, head_dim, slot));
+            }
+            PageData::Int8 { codes, scales: all } => {
+                for (codes, scales) in codes.chunks_exact_mut(elements).zip(all.chunks_exact_mut(scales)) {
+                    clear_int8(&mut Int8Head { codes, scales }, head_dim, slot);
+                }
+            }
+        }
+    }
+}
+
+impl KvCache {
+    /// Bytes of an image.
+    pub(crate) fn image_bytes(&self, computed: usize) -> u64 {
+        let of_group =
+            |group: &Group| group.pool.page_bytes().saturating_mul(group.imaged(computed).len() as u64);
+        self.groups.iter().map(of_group).fold(0, u64::saturating_add)
+    }
+
+    /// The pages of the image of a sequence, with their groups. `None` if not all are there, or the states are those of another
+    /// position.
+    pub(crate) fn image(&self, tables: &PageTables, computed: usize) -> Option<Vec<(usize, PageId)>> {
+        let mut pages = Vec::new();
+        for (index, group) in self.groups.iter().enumerate() {
+            if group.is_recurrent() {
+                let live = tables.states(index).and_then(StateTable::live);
+                pages.push((index, live.filter(|state| state.tokens == computed)?.page));
+                continue;
+            }
+            let table = tables.of_group(index).get(group.imaged(computed))?;
+            for page in table {
+                pages.push((index, (*page)?));
+            }
+        }
+        Some(pages)
+    }
+
+    /// The bytes of a page of an image.
+    ///
+    /// # Errors
+    /// `UnsupportedModel` on a big-endian machine; `Internal` for a page that is not there.
+    #[cfg(test)]
+    pub(crate) fn page_bytes_of(&self, (group, page): (usize, PageId)) -> Result<[&[u8]; 2]> {
+        little_endian()?;
+        let page = self.groups.get(group).and_then(|group| group.pool.page(page));
+        page.map(PageData::bytes).ok_or_else(|| Error::internal("a page of an image is missing"))
+    }
+
+    /// Pages for an image of `computed` tokens.
+    ///
+    /// # Errors
+    /// `OutOfBudget`; nothing is taken then. `UnsupportedModel` on a big-endian machine.
+    pub(crate) fn loose_pages(&mut self, computed: usize) -> Result<LoosePages> {
+        little_endian()?;
+        let mut pages = Vec::new();
+        for group in 0..self.groups.len() {
+            for _ in self.groups[group].imaged(computed) {
+                pages.push((group, self.loose_page(group)?));
+            }
+        }
+        Ok(LoosePages { computed, pages })
+    }
+
+    /// One page of a group.
+    fn loose_page(&mut self, group: usize) -> Result<Page> {
+        let id = self.take(group)?;
+        let page = self.groups[group].pool.lift(id);
+        page.ok_or_else(|| Error::internal("a page that was taken is not there"))
+    }
+
+    /// A copy of a page of the image of `computed` tokens, in which nothing is left of what came after them.
+    ///
+    /// # Errors
+    /// As [`KvCache::loose_pages`].
+    pub(crate) fn page_copy(
+        &mut self,
+        (group, page): (usize, PageId),
+        clear_from: Option<usize>,
+    ) -> Result<PageCopy> {
+        little_endian()?;
+        let mut copy = self.loose_page(group)?;
+        let group = &self.groups[group];
+        match group.pool.page(page) {
+            Some(data) => copy.data.copy_from(data),
+            None => return Err(Error::internal("a page of an image is missing")),
+        }
+        if let Some(slot) = clear_from.filter(|_| !group.is_recurrent()) {
+            group.clear(&mut copy.data, slot);
+        }
+        Ok(PageCopy(copy))
+    }
+
+    /// Tables of a sequence whose first tokens are in `loose`.
+    pub(crate) fn adopt(&mut self, loose: LoosePages) -> PageTables {
+        let LoosePages { computed, pages } = loose;
+        let mut tables = PageTables::default();
+        for group in &self.groups {
+            // What no query sees any more.
+            tables.pages.push(match group.is_recurrent() {
+                true => Vec::new(),
+                false => vec![None; group.imaged(computed).start],
+            });
+            tables.states.push(StateTable::default());
+        }
+        for (index, page) in pages {
+            let group = &mut self.groups[index];
+            let id = group.pool.put(page);
+            match group.is_recurrent() {
+                true => tables.states[index] = StateTable::after(computed, id),
+                false => tables.pages[index].push(Some(id)),
+            }
+        }
+        tables
+    }
+}
+
+/// A copy of a page.
+pub(crate) struct PageCopy(Page);
+
+impl PageCopy {
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> [&[u8]; 2] {
+        self.0.data.bytes()
+    }
+}
+
+fn little_endian() -> Result<()> {
+    match cfg!(target_endian = "little") {
+        true => Ok(()),
+        false => Err(Error::unsupported_model("keys and values cannot be stored on a big-endian machine")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::KvType;
+    use crate::runtime::Budget;
+
+    fn layers() -> [LayerState; 3] {
+        let attention = |window| LayerState::Attention { window, kv_heads: 2, head_dim: 24 };
+        [attention(None), attention(Some(70)), LayerState::Recurrent { floats: 8 }]
+    }
+
+    fn image(cache: &KvCache, tables: &PageTables, computed: usize) -> Vec<u8> {
+        let pages = cache.image(tables, computed).unwrap();
+        let bytes = pages.into_iter().flat_map(|page| cache.page_bytes_of(page).unwrap().concat());
+        bytes.collect()
+    }
+
+    /// Bytes that are finite numbers in every type.
+    fn some_bytes(len: u64) -> Vec<u8> {
+        (0..len).map(|i| (i * 31 % 61) as u8).collect()
+    }
+
+    #[test]
+    fn images_come_back() {
+        for kv_type in [KvType::F32, KvType::Bf16, KvType::Int8] {
+            let budget = Budget::new(Some(10 << 20));
+            let mut cache = KvCache::new(kv_type, &layers(), &budget).unwrap();
+            for computed in [1, 63, 64, 65, 134, 133, 300] {
+                let bytes = some_bytes(cache.image_bytes(computed));
+                let mut loose = cache.loose_pages(computed).unwrap();
+                loose.read(&mut bytes.as_slice()).unwrap();
+                assert!(loose.are_finite() && loose.computed() == computed);
+                assert_eq!(cache.usage().0, 0);
+                let mut tables = cache.adopt(loose);
+                assert_eq!(image(&cache, &tables, computed), bytes, "{kv_type} {computed}");
+                assert!(cache.image(&tables, computed + 64).is_none());
+                assert_eq!(tables.states(2).unwrap().live().map(|state| state.tokens), Some(computed));
+                assert!(cache.held(&tables) == bytes.len() as u64);
+                // It goes on as any sequence does.
+                cache.grow(&mut tables, computed + 100).unwrap();
+                cache.release_passed(&mut tables, computed + 100);
+                assert_eq!(
+                    cache.image(&tables, computed + 100).map(|pages| pages.len() as u64 > 0),
+                    Some(true)
+                );
+                cache.release_all(&mut tables);
+            }
+            cache.trim();
+            assert_eq!((cache.usage(), budget.used()), ((0, 0), 0));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_leaves_nothing() {
+        let budget = Budget::new(None);
+        let mut cache = KvCache::new(KvType::F32, &layers(), &budget).unwrap();
+        let needed = cache.image_bytes(200);
+        let budget = Budget::new(Some(needed - 1));
+        cache = KvCache::new(KvType::F32, &layers(), &budget).unwrap();
+        assert!(cache.loose_pages(200).is_err());
+        assert_eq!((cache.usage().1, budget.used()), (0, 0));
+        let mut loose = cache.loose_pages(120).unwrap();
+        assert!(loose.read(&mut &some_bytes(100)[..]).is_err());
+        drop(loose);
+        assert_eq!(budget.used(), 0);
+        let mut loose = cache.loose_pages(5).unwrap();
+        loose.read(&mut vec![0xff; cache.image_bytes(5) as usize].as_slice()).unwrap();
+        assert!(!loose.are_finite());
+    }
+
+    #[test]
+    fn copies_have_nothing_of_later_tokens() {
+        for kv_type in [KvType::F32, KvType::Bf16, KvType::Int8] {
+            let mut cache = KvCache::new(kv_type, &layers(), &Budget::new(None)).unwrap();
+            let mut loose = cache.loose_pages(70).unwrap();
+            loose.read(&mut some_bytes(cache.image_bytes(70)).as_slice()).unwrap();
+            let tables = cache.adopt(loose);
+            let pages = cache.image(&tables, 70).unwrap();
+            let before = cache.page_bytes_of(pages[1]).unwrap().concat();
+            let zeros = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == 0).count();
+            assert_eq!(cache.page_copy(pages[1], None).unwrap().bytes().concat(), before);
+            let cleared = cache.page_copy(pages[1], Some(6)).unwrap().bytes().concat();
+            assert!(zeros(&cleared) >= before.len() * 58 / 64 && cleared != vec![0; before.len()]);
+            let same = cleared.iter().zip(&before).filter(|(a, b)| a == b).count();
+            assert!(same >= before.len() * 6 / 64);
+            assert_eq!(cache.page_copy(pages[1], Some(0)).unwrap().bytes().concat(), vec![0; before.len()]);
+        }
+    }
+}
