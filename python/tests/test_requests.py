@@ -83,3 +83,40 @@ def test_prompts_that_begin_the_same_and_metrics(runtime):
     assert len(metrics["histogram_bounds"]) + 1 == len(counted["queue_seconds"]["counts"])
     with pytest.raises(clawdbot.InvalidArgument, match="prefix_cache_bytes"):
         runtime.load(prefix_cache=False, prefix_cache_bytes=5)
+
+
+def test_what_has_to_make_room_is_swapped(tmp_path):
+    free = clawdbot.Model.builtin()
+    info = free.info
+    fixed = free.runtime.memory_used
+    runtime = clawdbot.Runtime(
+        memory_budget=fixed + 640 * info["kv_bytes_per_token"] + (64 << 10),
+        swap_space=64 << 20,
+        swap_directory=tmp_path,
+    )
+    model = runtime.load()
+    sessions = [model.session() for _ in range(6)]
+    answers = []
+    for start, session in enumerate(sessions):
+        prompt = [3 + (start + i * 7) % 400 for i in range(200)]
+        session.append(prompt)
+        answers.append((prompt, session.generate(max_tokens=5, temperature=0).token_ids))
+    assert answers == [(p, free.generate(p, max_tokens=5, temperature=0).token_ids) for p, _ in answers]
+    (counts,) = runtime.metrics()["models"]
+    assert counts["swap_outs"] > 0
+    assert counts["swap_failures"] == 0
+    assert runtime.metrics()["swap_used"] > 0
+    with pytest.raises(clawdbot.InvalidArgument, match="swap_directory"):
+        clawdbot.Runtime(swap_directory=tmp_path)
+    with pytest.raises(clawdbot.NotFound):
+        clawdbot.Runtime(swap_space=1 << 20, swap_directory=tmp_path / "none")
+
+
+def test_prefixes_survive_a_restart(tmp_path):
+    prompt = [3 + i * 7 % 400 for i in range(150)]
+    cached = []
+    for _ in range(2):
+        with clawdbot.Runtime().load(prefix_cache=True, prefix_cache_dir=tmp_path) as model:
+            cached.append(model.generate(prompt, max_tokens=2).usage.cached_tokens)
+    assert cached == [0, 128]
+    assert len(list(tmp_path.iterdir())) == 1

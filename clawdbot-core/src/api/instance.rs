@@ -57,6 +57,7 @@ impl Runtime {
         let mut engine =
             Engine::new(cache, reserved_bytes(options.max_batch), self.budget(), self.meter(name));
         engine.bound_queue(options.max_queue);
+        engine.swap_to(self.swap().cloned());
         engine.keep_pace(options.target_inter_token_ms);
         if options.target_inter_token_ms.is_some() && !spec.generates() {
             self.log(LogLevel::Warning, || {

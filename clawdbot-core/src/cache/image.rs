@@ -106,7 +106,6 @@ impl KvCache {
     ///
     /// # Errors
     /// `UnsupportedModel` on a big-endian machine; `Internal` for a page that is not there.
-    #[cfg(test)]
     pub(crate) fn page_bytes_of(&self, (group, page): (usize, PageId)) -> Result<[&[u8]; 2]> {
         little_endian()?;
         let page = self.groups.get(group).and_then(|group| group.pool.page(page));

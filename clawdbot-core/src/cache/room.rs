@@ -41,6 +41,11 @@ impl KvCache {
         self.groups.iter().map(|group| group.pool.allocated_bytes()).sum()
     }
 
+    /// Whether what is cached of a sequence has what is cached of its shorter beginnings.
+    pub(crate) fn can_be_cut(&self) -> bool {
+        self.groups.iter().all(|group| !group.is_recurrent() && group.window().is_none())
+    }
+
     /// A page of a group.
     pub(super) fn take(&mut self, group: usize) -> Result<PageId> {
         loop {

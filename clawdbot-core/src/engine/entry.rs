@@ -95,7 +95,7 @@ pub(crate) struct Entry {
     pub(crate) id: SequenceId,
     pub(crate) rank: Rank,
     pub(crate) tokens: usize,
-    /// Tokens in the cache, fewer than `tokens`.
+    /// Tokens in the cache or in the swap space, fewer than `tokens`.
     pub(crate) computed: usize,
     /// Most tokens that it can come to have in the cache.
     pub(crate) last: usize,

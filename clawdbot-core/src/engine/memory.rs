@@ -6,12 +6,14 @@ use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
 use super::served::Served;
 use super::share::{Share, StatePositions};
+use super::swap::Swapped;
 use crate::error::{Error, Result};
 use crate::forward::pooling::Pooler;
 
 impl Engine {
     /// Plans the next pass and finds pages for it. `None` if no sequence has work.
     pub(super) fn plan(&mut self, limits: &Limits, max_context: usize) -> Option<Vec<Share>> {
+        self.finish_reading();
         self.attach_prefixes();
         let mut entries: Vec<Entry> =
             self.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, max_context)).collect();
@@ -22,12 +24,16 @@ impl Engine {
         entries.retain(|entry| !self.waits_for_prefix(entry.id));
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
-        let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, work: self.work };
+        // Pages on their way back are in no pool.
+        let capacity = self.cache.capacity().saturating_add(self.reading_bytes());
+        let memory = Memory { capacity, pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
             for entry in entries.iter_mut().filter(|entry| entry.turn.admitted) {
-                entry.held =
-                    self.sequences.get(&entry.id).map_or(0, |sequence| self.cache.held(&sequence.tables));
+                entry.held = self.sequences.get(&entry.id).map_or(0, |sequence| {
+                    let reading = sequence.swapped.as_ref().map_or(0, Swapped::reading_bytes);
+                    self.cache.held(&sequence.tables) + reading
+                });
             }
         }
         let plan = plan_step(entries, limits, short.then_some(memory));
@@ -44,8 +50,24 @@ impl Engine {
                 sequence.turn.overtaken += 1;
             }
         }
-        let mut shares: Vec<Share> = plan.parts.into_iter().filter_map(|part| self.share(part)).collect();
+        let taking_part: Vec<SequenceId> = plan.parts.iter().map(|part| part.id).collect();
+        let (back, parts): (Vec<Part>, Vec<Part>) = plan.parts.into_iter().partition(|part| {
+            self.sequences.get(&part.id).is_some_and(|sequence| sequence.swapped.is_some())
+        });
+        let mut waits = None;
+        for part in back {
+            if !self.begin_reading(part.id, &taking_part) {
+                waits = Some(part.id);
+            }
+        }
+        let mut shares: Vec<Share> = parts.into_iter().filter_map(|part| self.share(part)).collect();
         self.find_pages(&mut shares);
+        match waits.filter(|_| shares.is_empty()) {
+            // Nobody makes room for its pages: it begins with fewer.
+            Some(id) if self.reading_bytes() == 0 => self.lose_swapped(id),
+            _ if shares.is_empty() => self.wait_for_reading(),
+            _ => {}
+        }
         self.counts.passes += 1;
         let mut taking_part: Vec<SequenceId> = shares.iter().map(|share| share.id).collect();
         taking_part.sort_unstable();
@@ -123,7 +145,7 @@ impl Engine {
             }
         }
         // Otherwise nobody could continue.
-        if let (true, Some((id, _))) = (shares.is_empty(), waiting) {
+        if let (true, Some((id, _))) = (shares.is_empty() && self.reading_bytes() == 0, waiting) {
             self.evict_running(id);
         }
     }
@@ -137,6 +159,8 @@ impl Engine {
         }
         for sequence in self.sequences.values_mut() {
             freed |= self.cache.drop_snapshots(&mut sequence.tables);
+            // Nobody waits for these pages any more.
+            freed |= !sequence.is_running() && sequence.stop_reading();
         }
         if freed {
             return true;
@@ -157,21 +181,41 @@ impl Engine {
         holders.max_by_key(|(_, sequence)| sequence.rank).map(|(&id, _)| id)
     }
 
-    fn others_hold_pages(&self, id: SequenceId) -> bool {
+    /// Whether requests other than `id` hold pages that they will give back.
+    pub(super) fn others_hold_pages(&self, id: SequenceId) -> bool {
         self.sequences.iter().any(|(other, sequence)| {
-            *other != id && sequence.makes_progress() && sequence.tables.hold_pages()
+            *other != id
+                && (sequence.makes_progress() && sequence.tables.hold_pages() || sequence.is_reading())
         })
     }
 
-    /// [`Engine::evict`] for a running request, which has to repeat what it had computed.
+    /// [`Engine::evict`] for a running request, which has to repeat what it had computed, or to read it back.
     pub(super) fn evict_running(&mut self, id: SequenceId) {
-        self.work.lose(self.sequences.get(&id).map_or(0, |sequence| sequence.computed));
+        let computed = self.sequences.get(&id).map_or(0, |sequence| sequence.computed);
         self.meter.count(|metrics| metrics.preemptions += 1);
-        self.evict(id);
+        if !self.evict(id) {
+            self.work.lose(computed);
+        }
     }
 
-    /// Releases the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
-    pub(super) fn evict(&mut self, id: SequenceId) {
+    /// Releases the pages of a sequence, which may leave them in the swap space. Otherwise its tokens are computed again, to
+    /// the same bits, when needed. Returns whether it has left them.
+    pub(super) fn evict(&mut self, id: SequenceId) -> bool {
+        let reading = self.sequences.get_mut(&id).is_some_and(Sequence::stop_reading);
+        let swapped = reading || self.swap_out(id);
+        self.release(id);
+        swapped
+    }
+
+    /// [`Engine::evict`] for pages that are not valid any more.
+    pub(super) fn discard(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.swapped = None;
+        }
+        self.release(id);
+    }
+
+    fn release(&mut self, id: SequenceId) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         self.cache.release_all(&mut sequence.tables);
         sequence.computed = 0;
@@ -187,9 +231,9 @@ impl Engine {
     /// Releases the pages of single requests that have ended, even while their handle is still held.
     pub(super) fn release_ended(&mut self) {
         for sequence in self.sequences.values_mut() {
-            if sequence.once && !sequence.is_running() && sequence.tables.hold_pages() {
+            if sequence.once && !sequence.is_running() {
                 self.cache.release_all(&mut sequence.tables);
-                sequence.computed = 0;
+                (sequence.computed, sequence.swapped) = (0, None);
             }
         }
     }

@@ -4,6 +4,7 @@
 //! steps until the event is there. Otherwise the runtime's thread runs them (`runtime/driver.rs`). A step serves *all* sequences that have work, so concurrent callers are batched
 //! together, and a single caller is a batch of one.
 
+mod costs;
 mod deliver;
 mod entry;
 mod grants;
@@ -23,6 +24,7 @@ mod served;
 mod share;
 #[cfg(test)]
 mod simulation;
+mod swap;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -33,6 +35,8 @@ mod tests_faults;
 mod tests_served;
 #[cfg(test)]
 mod tests_simulation;
+#[cfg(test)]
+mod tests_swap;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,8 +48,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::scratch::Scratch;
 use crate::metrics::Meter;
-use crate::runtime::Budget;
+use crate::runtime::{Budget, SwapSpace};
 
+use costs::Costs;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
@@ -57,6 +62,7 @@ use risk::Work;
 pub(crate) use save::{Held, lost};
 pub(crate) use sequence::{Job, JobText, Sequence};
 pub(crate) use served::{Resources, Served};
+use swap::Swapped;
 
 fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the session is closed")
@@ -89,6 +95,9 @@ pub(crate) struct Engine {
     requests: Requests,
     pacing: Pacing,
     meter: Meter,
+    /// Where sequences leave pages that they lose.
+    swap: Option<SwapSpace>,
+    costs: Costs,
     /// Test hook, called in every pass.
     #[cfg(test)]
     trap: Option<Arc<crate::forward::trap::Trap>>,
@@ -113,6 +122,8 @@ impl Engine {
             requests,
             pacing: Pacing::default(),
             meter,
+            swap: None,
+            costs: Costs::default(),
             #[cfg(test)]
             trap: None,
         }
@@ -144,6 +155,7 @@ impl Engine {
             token_types: original.token_types.clone(),
             computed: original.computed,
             tables: self.cache.fork(&original.tables),
+            swapped: original.swapped.as_ref().map(Swapped::share),
             adapter: original.adapter.clone(),
             long: original.long,
             rank: original.rank,
@@ -236,8 +248,12 @@ impl Engine {
         if sequence.computed > last {
             sequence.computed = self.cache.truncate(&mut sequence.tables, last);
         }
-        job.cached = sequence.computed;
-        let left = sequence.tokens.len() - sequence.computed;
+        if sequence.reach() > last {
+            self.shorten_swapped(id, last);
+        }
+        let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
+        job.cached = sequence.reach();
+        let left = sequence.tokens.len() - job.cached;
         let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
@@ -309,7 +325,7 @@ impl Engine {
     pub(crate) fn adapt(&mut self, id: SequenceId, adapter: Option<Arc<Adapter>>) -> Result<()> {
         let number = |adapter: &Option<Arc<Adapter>>| adapter.as_ref().map(|adapter| adapter.id);
         if number(&self.idle(id)?.adapter) != number(&adapter) {
-            self.evict(id);
+            self.discard(id);
             self.idle(id)?.adapter = adapter;
         }
         Ok(())
@@ -335,6 +351,7 @@ impl Engine {
         if sequence.computed > length {
             sequence.computed = self.cache.truncate(&mut sequence.tables, length);
         }
+        self.shorten_swapped(id, length);
         self.charge(id)
     }
 
@@ -348,10 +365,11 @@ impl Engine {
         self.retire_stopped();
         for sequence in self.sequences.values_mut() {
             self.cache.release_all(&mut sequence.tables);
-            sequence.computed = 0;
+            (sequence.computed, sequence.swapped) = (0, None);
         }
         self.cache.forget_prefixes();
         self.cache.trim();
+        self.measure();
     }
 
     /// Ends the jobs that were cancelled, or whose time is over. Returns whether there were any.
@@ -381,7 +399,9 @@ impl Engine {
         let waiting = self.running() as u64 - running;
         let (kv_bytes, prefix_bytes) = (self.cache.allocated_bytes(), self.cache.prefix_bytes());
         let Counts { passes, rows } = self.counts;
+        let swapped_bytes = self.swapped_bytes();
         self.meter.count(|metrics| {
+            metrics.swapped_bytes = swapped_bytes;
             (metrics.running, metrics.waiting) = (running, waiting);
             (metrics.kv_bytes, metrics.prefix_cache_bytes) = (kv_bytes, prefix_bytes);
             (metrics.passes, metrics.computed_tokens) = (passes, rows);

@@ -49,6 +49,7 @@ impl Engine {
             if pass == Pass::Done {
                 self.abandoned = false;
                 let rows = shares.iter().map(|share| share.rows).sum();
+                self.costs.computed(rows, started.elapsed().as_secs_f64());
                 self.counts.rows += rows as u64;
                 self.work.compute(rows);
                 // Those that decode have a row each.
@@ -80,7 +81,7 @@ impl Engine {
                 self.scratch = Scratch::default();
                 let error = panicked(&*panic);
                 for share in &shares {
-                    self.evict(share.id);
+                    self.discard(share.id);
                     self.fail(share.id, error.clone());
                 }
             }
@@ -100,7 +101,7 @@ impl Engine {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
-            self.evict(id);
+            self.discard(id);
             if let Some(sequence) = self.sequences.get_mut(&id) {
                 sequence.long = !sequence.long;
             }
@@ -116,7 +117,7 @@ impl Engine {
             let gathers =
                 sequence.job.as_ref().is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
             if gathers && sequence.computed < share.start {
-                self.evict(share.id);
+                self.discard(share.id);
             }
         }
     }

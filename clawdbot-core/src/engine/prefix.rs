@@ -29,7 +29,7 @@ impl Sequence {
     /// Whether it may begin with what is known: it has not begun, and needs nothing of the tokens that are.
     fn may_attach(&self) -> bool {
         let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
-        generates && self.is_plain() && !self.turn.admitted && self.makes_progress()
+        generates && self.is_plain() && !self.turn.admitted && self.makes_progress() && self.swapped.is_none()
     }
 }
 
@@ -52,7 +52,7 @@ impl Engine {
     pub(super) fn waits_for_prefix(&self, id: SequenceId) -> bool {
         let Some(sequence) = self.sequences.get(&id) else { return false };
         let end = (sequence.computed / PAGE_TOKENS + 1) * PAGE_TOKENS;
-        let begun = sequence.turn.admitted || !sequence.is_plain();
+        let begun = sequence.turn.admitted || sequence.swapped.is_some() || !sequence.is_plain();
         if begun || !self.cache.keeps_prefixes() || end >= sequence.tokens.len() {
             return false;
         }

@@ -29,6 +29,7 @@ impl Engine {
     /// As [`Engine::fork`].
     pub(crate) fn hold(&mut self, id: SequenceId) -> Result<SequenceId> {
         let held = self.fork(id)?;
+        self.read_back(held).inspect_err(|_| self.close(held))?;
         self.idle(held)?.held = true;
         Ok(held)
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::mailbox::Sender;
 use super::queue::Rank;
+use super::swap::Swapped;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
 use crate::error::{Error, Result};
@@ -29,6 +30,8 @@ pub(crate) struct Sequence {
     pub(crate) computed: usize,
     /// The pages with those.
     pub(crate) tables: PageTables,
+    /// What it has in the swap space: then it has no pages.
+    pub(crate) swapped: Option<Swapped>,
     /// Its LoRA adapter. Cached keys and values depend on it.
     pub(crate) adapter: Option<Arc<Adapter>>,
     /// Whether its cached keys use the long frequencies of LongRoPE.
@@ -295,7 +298,7 @@ impl Sequence {
     /// Its entry for the scheduler, if it has work. `max_context`: most tokens that it may have.
     pub(crate) fn entry(&self, id: SequenceId, max_context: usize) -> Option<Entry> {
         let tokens = self.tokens.len();
-        let job = self.job.as_ref().filter(|_| self.makes_progress() && self.computed < tokens)?;
+        let job = self.job.as_ref().filter(|_| self.makes_progress() && self.reach() < tokens)?;
         let (want, end) = match (&job.pooler, &job.scores) {
             (Some(_), _) => (Want::States, tokens),
             (None, Some(_)) => (Want::Scores, tokens),
@@ -306,7 +309,7 @@ impl Sequence {
         // The last generated token is never computed.
         let (last, open_ended) =
             (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
-        let (rank, computed, turn) = (self.rank, self.computed, self.turn);
+        let (rank, computed, turn) = (self.rank, self.reach(), self.turn);
         let most_rows = job.most_rows;
         Some(Entry { id, rank, tokens, computed, last, open_ended, most_rows, want, turn, held: 0 })
     }

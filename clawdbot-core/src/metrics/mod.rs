@@ -86,8 +86,16 @@ pub struct ModelMetrics {
     pub passes: u64,
     /// Tokens of all passes together.
     pub computed_tokens: u64,
-    /// How often a running request lost its pages, which it then computed again.
+    /// How often a running request lost its pages, which it then read back or computed again.
     pub preemptions: u64,
+    /// Bytes of keys, values and states in the swap space, after the latest pass.
+    pub swapped_bytes: u64,
+    /// How often pages of a sequence were written to the swap space.
+    pub swap_outs: u64,
+    /// How often they were read back.
+    pub swap_ins: u64,
+    /// How often writing or reading failed, or what was read was not what was written: its tokens were computed again.
+    pub swap_failures: u64,
     /// Bytes of keys, values and states, in use or in reserve, after the latest pass.
     pub kv_bytes: u64,
     /// Bytes among them that the prefix cache keeps, its entries included.
@@ -119,6 +127,8 @@ pub struct Metrics {
     pub memory_used: u64,
     /// The memory budget in bytes, if there is one.
     pub memory_budget: Option<u64>,
+    /// Bytes of the swap space that its models use.
+    pub swap_used: u64,
     /// Upper ends of the intervals of histograms, in seconds.
     pub histogram_bounds: [f64; BOUNDS.len()],
     /// Those that are loaded, in the order in which they were.

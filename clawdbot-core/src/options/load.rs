@@ -188,7 +188,7 @@ names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
     /// How a runtime computes.
-    pub struct RuntimeOptions for "a runtime" {
+    pub struct RuntimeOptions for "a runtime", checked by swapping {
         /// Number of threads that compute.
         threads: Option<u32> [whole(1, 1024)] = None, "the smallest of CPU quota, affinity and physical cores";
         /// Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or `thread`, one of the
@@ -200,6 +200,11 @@ options! {
         /// Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else that grows
         /// with requests.
         memory_budget: Option<u64> [OptionType::Bytes] = None, "no limit for weights; for what grows with requests, a share of the machine's memory (`docs/memory.md`)";
+        /// Most bytes of a file for keys, values and states that memory has no room for: they are read back in place of being
+        /// computed again, where that is faster. It has no name, and goes with the runtime.
+        swap_space: u64 [OptionType::Bytes] = 0, "0, no such file";
+        /// Directory of that file.
+        swap_directory: Option<PathBuf> = None, "the system's directory for temporary files";
         /// Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are bf16; all others give
         /// equal bits.
         kernels: Option<String> [OptionType::Name] = None, "what `CLAWDBOT_ISA` says, or the best for this CPU";
@@ -244,6 +249,17 @@ options! {
         /// Write a packed file when a directory is loaded, and use it the next time: true in the user's cache directory, or in
         /// the directory given here. Changes no result.
         cache: Cache = Cache::Off, "false";
+    }
+}
+
+/// A directory for a file that there will not be.
+fn swapping(options: &RuntimeOptions) -> Result<()> {
+    match &options.swap_directory {
+        Some(dir) if options.swap_space == 0 => {
+            let expected = "nothing without swap_space";
+            Err(out_of_range("swap_directory", expected, format_args!("{:?}", dir.to_string_lossy())))
+        }
+        _ => Ok(()),
     }
 }
 

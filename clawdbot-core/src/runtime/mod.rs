@@ -6,8 +6,10 @@ mod driver;
 mod machine;
 #[cfg(feature = "candle")]
 mod rows;
+mod swap;
 mod topology;
 mod turns;
+mod worker;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -20,6 +22,9 @@ pub(crate) use driver::Driven;
 use driver::DriverThread;
 #[cfg(feature = "candle")]
 pub(crate) use rows::{RowSizes, SharedRows};
+#[cfg(test)]
+pub(crate) use swap::Faults;
+pub(crate) use swap::{Extent, SwapSpace};
 pub(crate) use turns::Next;
 
 use clawdbot_kernels::KernelSet;
@@ -99,6 +104,7 @@ struct Inner {
     kernels: &'static KernelSet,
     on_log: Option<Box<LogHook>>,
     meters: Meters,
+    swap: Option<SwapSpace>,
     /// With `driver` thread
     driver: Option<DriverThread>,
     /// Of the layers that there are.
@@ -110,7 +116,7 @@ impl Runtime {
     /// A runtime with these options.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range, for a value of `numa` that this machine cannot do, and when `CLAWDBOT_ISA`
+    /// `Io` or `NotFound` if no file can be made in `swap_directory`; `InvalidArgument` for options out of range, for a value of `numa` that this machine cannot do, and when `CLAWDBOT_ISA`
     /// names a tier that this CPU does not have or that failed its self-test.
     pub fn new(options: &RuntimeOptions) -> Result<Self> {
         Self::build(options, None)
@@ -140,8 +146,16 @@ impl Runtime {
             Some(placement) => topology::pool(options.numa, threads, placement)?,
             None => ThreadPool::new(threads),
         };
+        let swap = match options.swap_space {
+            0 => None,
+            bytes => {
+                let dir = options.swap_directory.clone().unwrap_or_else(std::env::temp_dir);
+                Some(SwapSpace::new(&dir, bytes)?)
+            }
+        };
         let runtime = Runtime(Arc::new(Inner {
             pool,
+            swap,
             numa: options.numa,
             budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
@@ -178,10 +192,16 @@ impl Runtime {
         Metrics {
             memory_used: self.memory_used(),
             memory_budget: self.memory_budget(),
+            swap_used: self.0.swap.as_ref().map_or(0, SwapSpace::used),
             histogram_bounds: BOUNDS,
             // In the child of a fork, somebody may hold a lock for ever.
             models: self.0.pool.check_fork().map_or_else(|_| Vec::new(), |()| self.0.meters.read()),
         }
+    }
+
+    /// Where pages go that memory has no room for.
+    pub(crate) fn swap(&self) -> Option<&SwapSpace> {
+        self.0.swap.as_ref()
     }
 
     /// Where a model of that name counts.

@@ -1,0 +1,316 @@
+//! Sequences that lose their pages leave them in the swap space, and read them back when they are admitted again.
+//!
+//! Writing happens where the memory is needed, in place of throwing the pages away. Reading happens on the swap space's
+//! thread, into pages that are reserved and belong to nobody else, while the other sequences go on; the sequence takes part
+//! in passes again when they are there. Whatever goes wrong means that its tokens are computed again.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::entry::SequenceId;
+use super::sequence::Sequence;
+use crate::cache::LoosePages;
+use crate::error::{Error, Result};
+use crate::runtime::{Extent, SwapSpace};
+
+/// How long a step that has nothing to compute waits for pages before others get the engine.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What a sequence has in the swap space.
+#[derive(Debug)]
+pub(crate) struct Swapped {
+    extent: Arc<Extent>,
+    /// Tokens that were in its pages.
+    computed: usize,
+    /// Those of them that are still its first tokens.
+    valid: usize,
+    reading: Option<Arc<Reading>>,
+}
+
+/// Pages on their way back.
+#[derive(Debug)]
+struct Reading {
+    bytes: u64,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+enum State {
+    Running,
+    /// The pages, and how many seconds it took.
+    Done(LoosePages, f64),
+    Failed,
+}
+
+impl Reading {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, state: State) {
+        *self.lock() = state;
+        self.ended.notify_all();
+    }
+}
+
+/// Says that reading has failed, unless it has ended: also when its thread could not start, or has panicked.
+struct Ending(Arc<Reading>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if matches!(*self.0.lock(), State::Running) {
+            self.0.end(State::Failed);
+        }
+    }
+}
+
+impl Swapped {
+    /// Tokens that need not be computed once it is read.
+    pub(super) fn tokens(&self) -> usize {
+        self.valid
+    }
+
+    /// Its bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.extent.bytes()
+    }
+
+    /// Bytes of pages that are on their way back.
+    pub(super) fn reading_bytes(&self) -> u64 {
+        self.reading.as_ref().map_or(0, |reading| reading.bytes)
+    }
+
+    /// For a fork: the same bytes.
+    pub(super) fn share(&self) -> Self {
+        Swapped {
+            extent: Arc::clone(&self.extent),
+            computed: self.computed,
+            valid: self.valid,
+            reading: None,
+        }
+    }
+
+    /// Whether no other sequence has the same bytes.
+    pub(super) fn is_own(&self) -> bool {
+        Arc::strong_count(&self.extent) == 1
+    }
+
+    /// Whether its reading has ended.
+    fn has_ended(&self) -> bool {
+        self.reading.as_ref().is_some_and(|reading| !matches!(*reading.lock(), State::Running))
+    }
+}
+
+impl Sequence {
+    /// Tokens that need not be computed: those in its pages, or in the swap space.
+    pub(crate) fn reach(&self) -> usize {
+        self.swapped.as_ref().map_or(self.computed, Swapped::tokens)
+    }
+
+    /// Gives up pages that are on their way back; they stay in the swap space. Returns whether there were any.
+    pub(super) fn stop_reading(&mut self) -> bool {
+        self.swapped.as_mut().is_some_and(|swapped| swapped.reading.take().is_some())
+    }
+
+    /// Whether its pages are on their way back.
+    pub(super) fn is_reading(&self) -> bool {
+        self.swapped.as_ref().is_some_and(|swapped| swapped.reading.is_some())
+    }
+}
+
+impl Engine {
+    /// Lets sequences leave their pages in `space`.
+    pub(crate) fn swap_to(&mut self, space: Option<SwapSpace>) {
+        self.swap = space;
+    }
+
+    /// Writes the pages of a sequence to the swap space, if there is room and it is worth it. Returns whether they are there;
+    /// the sequence has its pages still.
+    pub(super) fn swap_out(&mut self, id: SequenceId) -> bool {
+        let Engine { swap: Some(space), sequences, cache, costs, meter, .. } = self else { return false };
+        let Some(sequence) = sequences.get_mut(&id) else { return false };
+        // What is gathered over passes starts over without its pages, and what is saved is a copy.
+        let job = sequence.job.as_ref().filter(|job| !job.is_finished());
+        let gathers = job.is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
+        let computed = sequence.computed;
+        let bytes = cache.image_bytes(computed);
+        if gathers || sequence.held || computed == 0 || !costs.swapping_pays(bytes, computed) {
+            return false;
+        }
+        let Some(pages) = cache.image(&sequence.tables, computed) else { return false };
+        let Some(mut writer) = space.writer(bytes) else { return false };
+        let started = Instant::now();
+        let write = || -> Result<Extent> {
+            let io = |error| Error::stream("swap space", error);
+            for page in pages {
+                cache.page_bytes_of(page)?.into_iter().try_for_each(|part| writer.write(part)).map_err(io)?;
+            }
+            writer.finish().map_err(io)
+        };
+        match write() {
+            Ok(extent) => {
+                costs.wrote(bytes, started.elapsed().as_secs_f64());
+                meter.count(|metrics| metrics.swap_outs += 1);
+                let extent = Arc::new(extent);
+                sequence.swapped = Some(Swapped { extent, computed, valid: computed, reading: None });
+                true
+            }
+            Err(_) => {
+                meter.count(|metrics| metrics.swap_failures += 1);
+                false
+            }
+        }
+    }
+
+    /// Begins to read back the pages of a sequence whose turn it is; `spared` keep theirs. Returns whether they are on their
+    /// way: not without memory for them.
+    pub(super) fn begin_reading(&mut self, id: SequenceId, spared: &[SequenceId]) -> bool {
+        let swapped = self.sequences.get(&id).and_then(|sequence| sequence.swapped.as_ref());
+        let Some(swapped) = swapped.filter(|swapped| swapped.reading.is_none()) else { return true };
+        let (computed, extent, bytes) = (swapped.computed, Arc::clone(&swapped.extent), swapped.bytes());
+        let mut pages = loop {
+            match self.cache.loose_pages(computed) {
+                Ok(pages) => break pages,
+                Err(_) if self.reclaim(|other| other == id || spared.contains(&other)) => {}
+                Err(_) => return false,
+            }
+        };
+        let reading = Arc::new(Reading { bytes, state: Mutex::new(State::Running), ended: Condvar::new() });
+        let ending = Ending(Arc::clone(&reading));
+        let job = move || {
+            let (ending, started) = (ending, Instant::now());
+            let mut reader = extent.reader();
+            let read = pages.read(&mut reader).is_ok() && reader.is_sound();
+            if read {
+                ending.0.end(State::Done(pages, started.elapsed().as_secs_f64()));
+            }
+        };
+        // If it cannot begin, it has failed: the next step sees that.
+        let _ = self.swap.as_ref().map(|space| space.spawn(job));
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.turn.admitted = true;
+            sequence.swapped.iter_mut().for_each(|swapped| swapped.reading = Some(Arc::clone(&reading)));
+        }
+        true
+    }
+
+    /// Gives sequences the pages that have come back.
+    pub(super) fn finish_reading(&mut self) {
+        let ended = |sequence: &Sequence| sequence.swapped.as_ref().is_some_and(Swapped::has_ended);
+        let ended: Vec<SequenceId> =
+            self.sequences.iter().filter(|(_, sequence)| ended(sequence)).map(|(&id, _)| id).collect();
+        for id in ended {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            let Some(swapped) = sequence.swapped.take() else { continue };
+            let state = swapped
+                .reading
+                .as_ref()
+                .map(|reading| std::mem::replace(&mut *reading.lock(), State::Failed));
+            match state {
+                Some(State::Done(pages, seconds)) => {
+                    self.costs.read(swapped.bytes(), seconds);
+                    self.meter.count(|metrics| metrics.swap_ins += 1);
+                    self.take_back(id, pages, swapped.valid);
+                }
+                _ => {
+                    sequence.swapped = Some(swapped);
+                    self.lose_swapped(id);
+                }
+            }
+        }
+    }
+
+    /// Gives a sequence `pages`, of which its first `valid` tokens are.
+    fn take_back(&mut self, id: SequenceId, pages: LoosePages, valid: usize) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        let computed = pages.computed();
+        self.cache.release_all(&mut sequence.tables);
+        sequence.tables = self.cache.adopt(pages);
+        sequence.computed = match valid < computed {
+            true => self.cache.truncate(&mut sequence.tables, valid),
+            false => computed,
+        };
+    }
+
+    /// What a sequence has in the swap space is not to be had: its tokens are computed again.
+    pub(super) fn lose_swapped(&mut self, id: SequenceId) {
+        self.meter.count(|metrics| metrics.swap_failures += 1);
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        if let Some(swapped) = sequence.swapped.take() {
+            sequence.turn.admitted = false;
+            if sequence.is_running() {
+                self.work.lose(swapped.valid);
+            }
+            if let Some(job) = sequence.job.as_mut().filter(|job| job.prefill_started.is_none()) {
+                job.cached = 0;
+            }
+        }
+    }
+
+    /// Reads the pages of a sequence back now.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without room for them.
+    pub(super) fn read_back(&mut self, id: SequenceId) -> Result<()> {
+        let swapped = self.sequences.get(&id).and_then(|sequence| sequence.swapped.as_ref());
+        let Some(Swapped { extent, computed, valid, .. }) = swapped else { return Ok(()) };
+        let (extent, valid) = (Arc::clone(extent), *valid);
+        let mut pages = self.cache.loose_pages(*computed)?;
+        let mut reader = extent.reader();
+        if pages.read(&mut reader).is_err() || !reader.is_sound() {
+            self.lose_swapped(id);
+            return Ok(());
+        }
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            sequence.swapped = None;
+        }
+        self.meter.count(|metrics| metrics.swap_ins += 1);
+        self.take_back(id, pages, valid);
+        Ok(())
+    }
+
+    /// Keeps what a sequence has in the swap space of its first `length` tokens.
+    pub(super) fn shorten_swapped(&mut self, id: SequenceId, length: usize) {
+        // States cannot be rewound, and windows lack what shorter sequences see.
+        let cuts = self.cache.can_be_cut();
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        let Some(swapped) = &mut sequence.swapped else { return };
+        if swapped.valid > length {
+            swapped.valid = length;
+            if !cuts || length == 0 {
+                sequence.swapped = None;
+            }
+        }
+    }
+
+    /// Bytes of pages that are on their way back.
+    pub(super) fn reading_bytes(&self) -> u64 {
+        self.sequences
+            .values()
+            .filter_map(|sequence| sequence.swapped.as_ref())
+            .map(Swapped::reading_bytes)
+            .sum()
+    }
+
+    /// Waits a little for pages that are on their way back.
+    pub(super) fn wait_for_reading(&self) {
+        let reading =
+            self.sequences.values().filter_map(|sequence| sequence.swapped.as_ref()?.reading.as_ref());
+        let Some(reading) = reading.min_by_key(|reading| reading.bytes) else { return };
+        let running = |state: &mut State| matches!(state, State::Running);
+        drop(reading.ended.wait_timeout_while(reading.lock(), PATIENCE, running));
+    }
+
+    /// Bytes in the swap space.
+    pub(super) fn swapped_bytes(&self) -> u64 {
+        let swapped = self.sequences.values().filter_map(|sequence| sequence.swapped.as_ref());
+        let (own, shared): (Vec<&Swapped>, Vec<&Swapped>) = swapped.partition(|swapped| swapped.is_own());
+        let mut shared: Vec<(*const Extent, u64)> =
+            shared.into_iter().map(|swapped| (Arc::as_ptr(&swapped.extent), swapped.bytes())).collect();
+        shared.sort_unstable();
+        shared.dedup();
+        own.into_iter().map(Swapped::bytes).chain(shared.into_iter().map(|(_, bytes)| bytes)).sum()
+    }
+}
