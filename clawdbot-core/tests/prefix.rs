@@ -3,9 +3,11 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use clawdbot_core::{
-    AddSpecialTokens, Completion, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime,
-    RuntimeOptions, Source,
+    AddSpecialTokens, Completion, ErrorKind, GenerateOptions, KvType, LogRecord, Model, ModelOptions, Prompt,
+    Runtime, RuntimeOptions, Source,
 };
 
 /// Tokens of a page.
@@ -314,4 +316,81 @@ fn any_mix(source: &Source) {
     assert!(warm.runtime().memory_used() <= budget);
     warm.close();
     assert!(warm.runtime().memory_used() < idle);
+}
+
+/// A runtime that keeps what it logs.
+fn logged(lines: &Arc<Mutex<Vec<String>>>) -> Runtime {
+    let lines = Arc::clone(lines);
+    let keep = move |record: &LogRecord| lines.lock().unwrap().push(record.message.clone());
+    Runtime::with_log(&RuntimeOptions::default().threads(2_u32), keep).unwrap()
+}
+
+/// What a model leaves in a directory is known to the next one, whatever ends the first; what is wrong there is not used.
+#[test]
+fn a_directory_keeps_prefixes_over_a_restart() {
+    let dir = std::env::temp_dir().join(format!("clawdbot-prefixes-{}", std::process::id()));
+    let lines = Arc::default();
+    let runtime = logged(&lines);
+    let options = ModelOptions::default().prefix_cache(true).prefix_cache_dir(dir.clone());
+    let mut sources = vec![Source::Builtin];
+    sources.extend(["gemma4", "lfm2", "deepseek_v3"].map(|name| Source::Path(support::family(name))));
+    for (index, source) in sources.iter().enumerate() {
+        for kv in [KvType::Auto, KvType::Int8] {
+            let options = options.clone().kv(kv);
+            let cold = load(source, None, &ModelOptions::default().kv(kv));
+            let expected = bits(&cold.generate(prompt(200, 1), &self::options()).unwrap());
+            let files = || std::fs::read_dir(&dir).map_or(0, |entries| entries.count());
+            let before = files();
+            let first = runtime.load(source, &options).unwrap();
+            assert_eq!(first.generate(prompt(200, 1), &self::options()).unwrap().usage.cached_tokens, 0);
+            // By closing it, or by dropping it.
+            if index % 2 == 0 {
+                first.close()
+            } else {
+                drop(first)
+            }
+            assert_eq!(files(), before + 1, "{source:?} {kv}");
+            for _ in 0..2 {
+                let second = runtime.load(source, &options).unwrap();
+                let found = second.generate(prompt(200, 1), &self::options()).unwrap();
+                assert_eq!(found.usage.cached_tokens, 192, "{source:?} {kv}");
+                assert!(bits(&found) == expected, "{source:?} {kv}");
+            }
+            assert_eq!(files(), before + 1);
+        }
+    }
+    let warnings = || lines.lock().unwrap().iter().filter(|line| line.contains("prefix_cache_dir:")).count();
+    assert_eq!(warnings(), 0);
+    // Another byte, a shorter file, something else: said, and not used.
+    let largest = || {
+        let entries = std::fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.to_string_lossy().contains("builtin")).max().unwrap()
+    };
+    let path = largest();
+    let whole = std::fs::read(&path).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 2] ^= 1;
+    let changed = [flipped, whole[..whole.len() - 5].to_vec(), b"something else".to_vec(), Vec::new()];
+    for (index, changed) in changed.into_iter().enumerate() {
+        std::fs::write(&path, changed).unwrap();
+        let mut known = Vec::new();
+        for kv in [KvType::Auto, KvType::Int8] {
+            let model = runtime.load(&Source::Builtin, &options.clone().kv(kv)).unwrap();
+            known.push(model.generate(prompt(200, 1), &self::options()).unwrap().usage.cached_tokens);
+        }
+        known.sort_unstable();
+        assert_eq!((known.as_slice(), warnings()), (&[0, 192][..], index + 1));
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    // A directory that cannot be made, and one without a prefix cache.
+    std::fs::write(&dir, "a file").unwrap();
+    let error = runtime.load(&Source::Builtin, &options).unwrap_err();
+    assert_eq!((error.kind(), error.detail()["option"].as_str()), (ErrorKind::Io, Some("prefix_cache_dir")));
+    std::fs::remove_file(&dir).unwrap();
+    let error = runtime.load(&Source::Builtin, &options.prefix_cache(false)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(
+        error.message().starts_with("option prefix_cache_dir: expected nothing, or prefix_cache true"),
+        "{error}"
+    );
 }

@@ -6,6 +6,8 @@ use super::bounds::Bounds;
 use super::loaded::{Loaded, Shared};
 use super::model::{Model, ModelInfo};
 use super::plan::{self, EmbeddingInfo};
+use super::prefix_file;
+use super::saved::Numerics;
 use crate::cache::KvCache;
 use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, Result};
@@ -19,15 +21,16 @@ impl Runtime {
     /// `InvalidArgument` for a bound of what is not kept.
     pub(super) fn keeps_prefixes(&self, options: &ModelOptions) -> Result<bool> {
         let keeps = options.prefix_cache.unwrap_or(self.driver() == Driver::Thread);
-        match options.prefix_cache_bytes.filter(|_| !keeps) {
+        let bytes = options.prefix_cache_bytes.map(|bytes| ("prefix_cache_bytes", bytes.to_string()));
+        let dir =
+            options.prefix_cache_dir.as_ref().map(|dir| ("prefix_cache_dir", format!("{:?}", dir.display())));
+        match bytes.or(dir).filter(|_| !keeps) {
             None => Ok(keeps),
-            Some(bytes) => {
+            Some((option, found)) => {
                 let expected = "nothing, or prefix_cache true";
-                let message = format!("option prefix_cache_bytes: expected {expected}, found {bytes}");
-                Err(Error::invalid_argument(message)
-                    .with("option", "prefix_cache_bytes")
-                    .with("expected", expected)
-                    .with("found", bytes))
+                let message = format!("option {option}: expected {expected}, found {found}");
+                let error = Error::invalid_argument(message).with("option", option);
+                Err(error.with("expected", expected).with("found", found))
             }
         }
     }
@@ -35,7 +38,8 @@ impl Runtime {
     /// An engine for `shared`, whose buffers are reserved in `scratch`.
     ///
     /// # Errors
-    /// `InvalidArgument` for options that contradict each other; `Io` when the driver thread cannot be started.
+    /// `InvalidArgument` for options that contradict each other; `Io` when the driver thread cannot be started, or the directory of
+    /// the prefix cache cannot be made.
     pub(super) fn instance(
         &self,
         shared: Arc<Shared>,
@@ -45,10 +49,20 @@ impl Runtime {
     ) -> Result<Arc<Loaded>> {
         let (spec, name) = (&shared.decoder.spec, &shared.name);
         let mut cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
+        let mut kept_in = None;
         if self.keeps_prefixes(options)? {
             let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
             match spec.bidirectional {
-                false => cache.keep_prefixes(limit),
+                false => {
+                    cache.keep_prefixes(limit);
+                    if let Some(dir) = &options.prefix_cache_dir {
+                        let model = shared.fingerprint(self.pool())?;
+                        let numerics = Numerics::of(self, model, options.kv_type());
+                        let path = prefix_file::path(dir, name, &numerics)?;
+                        prefix_file::load(self, &path, &numerics, &mut cache);
+                        kept_in = Some(path);
+                    }
+                }
                 true => self.log(LogLevel::Warning, || {
                     format!("{name}: prefix_cache: without effect, as tokens see later ones")
                 }),
@@ -72,6 +86,7 @@ impl Runtime {
             engine: Mutex::new(engine),
             turn: Mutex::new(()),
             adapters: RwLock::default(),
+            prefix_file: kept_in,
             bounds: Bounds::new(options, scratch),
             shared,
         });

@@ -9,6 +9,7 @@ use super::plan::{Plan, Sizes};
 use crate::cancel::{Progress, reporting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
+use crate::load::fingerprint::Fingerprint;
 use crate::load::load_cache::CacheEntry;
 use crate::load::source::{Opened, Source};
 use crate::load::weights::Weights;
@@ -133,7 +134,7 @@ impl Runtime {
         };
         let decoder = builder.build(spec)?;
         let total = builder.total;
-        let vectors = builder.vectors.take().finalize().into();
+        let vectors: Fingerprint = builder.vectors.take().finalize().into();
         drop(builder);
         if let Some(entry) = entry {
             match entry.store(self, &opened, &decoder, weight_type, &mut || progress(total, total)) {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::bounds::Bounds;
@@ -49,6 +50,8 @@ pub(crate) struct Loaded {
     pub(crate) engine: Mutex<Engine>,
     pub(crate) turn: Mutex<()>,
     pub(crate) adapters: RwLock<Adapters>,
+    /// Where its prefix cache is kept.
+    pub(crate) prefix_file: Option<PathBuf>,
     pub(crate) bounds: Bounds,
 }
 

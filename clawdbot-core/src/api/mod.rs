@@ -14,6 +14,7 @@ pub(crate) mod loaded;
 pub(crate) mod model;
 pub(crate) mod plan;
 mod pool;
+mod prefix_file;
 mod rebound;
 mod rerank;
 mod saved;

@@ -113,10 +113,12 @@ impl Model {
     /// that a [`ModelPool`](crate::ModelPool) gave, this handle alone is given up, and nothing is cancelled.
     pub fn close(&self) {
         let taken = self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Held { loaded, .. }) = &taken
-            && !self.0.pooled
-            && let Ok(mut engine) = loaded.engine()
-        {
+        let Some(Held { loaded, .. }) = taken else { return };
+        if self.0.pooled {
+            return;
+        }
+        loaded.keep_prefix_file();
+        if let Ok(mut engine) = loaded.engine() {
             engine.shut();
         }
     }

@@ -1,4 +1,4 @@
-//! Files of cached keys and values.
+//! Files of cached keys and values: a saved session, or a prefix cache.
 //!
 //! ```text
 //! magic, version u32, kind u8, library, kernels, kv      texts: length u8, bytes
@@ -12,9 +12,10 @@
 use std::io::{self, Read, Write};
 use std::path::Path;
 
+use clawdbot_kernels::threads::ThreadPool;
 use sha2::{Digest, Sha256};
 
-use super::loaded::Loaded;
+use super::loaded::{Loaded, Shared};
 use crate::error::{Error, Result};
 use crate::load::fingerprint::{self, Fingerprint};
 use crate::options::KvType;
@@ -33,12 +34,14 @@ pub(super) const CHECKSUM: u64 = 32;
 #[repr(u8)]
 pub(super) enum Kind {
     Session = 1,
+    Prefixes = 2,
 }
 
 impl Kind {
     fn name(kind: u8) -> &'static str {
         match kind {
             1 => "a saved session",
+            2 => "a prefix cache",
             _ => "something that this version does not know",
         }
     }
@@ -56,17 +59,27 @@ pub(super) struct Numerics {
 /// What the tiers that give equal bits are called.
 const EQUAL_KERNELS: &str = "equal";
 
+impl Shared {
+    /// What tells the model's numbers from another's. The first call reads all weights.
+    ///
+    /// # Errors
+    /// `ForkedRuntime`.
+    pub(super) fn fingerprint(&self, pool: &ThreadPool) -> Result<Fingerprint> {
+        let mut known = self.fingerprint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match *known {
+            Some(model) => Ok(model),
+            None => Ok(*known.insert(fingerprint::of_model(&self.decoder, &self.vectors, pool)?)),
+        }
+    }
+}
+
 impl Loaded {
     /// What its keys and values depend on. The first call reads all weights.
     ///
     /// # Errors
     /// `ForkedRuntime`.
     pub(super) fn numerics(&self) -> Result<Numerics> {
-        let mut known = self.fingerprint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let model = match *known {
-            Some(model) => model,
-            None => *known.insert(fingerprint::of_model(&self.decoder, &self.vectors, self.runtime.pool())?),
-        };
+        let model = self.shared.fingerprint(self.runtime.pool())?;
         Ok(Numerics::of(&self.runtime, model, self.options.kv_type()))
     }
 }
@@ -77,6 +90,14 @@ impl Numerics {
         let (kv, kernels) = (kv.name(), runtime.kernels());
         let own = clawdbot_kernels::named().contains(&kernels);
         Numerics { model, kv, kernels: if own { kernels } else { EQUAL_KERNELS } }
+    }
+
+    /// Digits that tell it from others.
+    pub(super) fn digits(&self) -> String {
+        let mut sha256 = Sha256::new();
+        sha256.update(format!("{VERSION} {} {} {}", env!("CARGO_PKG_VERSION"), self.kv, self.kernels));
+        sha256.update(self.model);
+        hex(&sha256.finalize()[..16])
     }
 }
 

@@ -15,6 +15,7 @@
 mod block_pool;
 mod image;
 mod prefix;
+mod prefix_image;
 mod room;
 mod sharing;
 mod states;
@@ -23,6 +24,7 @@ pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
 pub(crate) use image::{LoosePages, PageCopy};
 use prefix::PrefixIndex;
 pub(crate) use prefix::Root;
+pub(crate) use prefix_image::Stopped;
 pub(crate) use room::Pages;
 pub(crate) use states::{State, StateTable};
 

@@ -19,7 +19,7 @@ use super::{Group, KvCache, PageId, PageTables, StateTable};
 use crate::runtime::Reservation;
 
 /// Bytes of a node apart from its pages: its tokens, and its places in maps.
-const NODE_BYTES: u64 = 8 * PAGE_TOKENS as u64 + 256;
+pub(super) const NODE_BYTES: u64 = 8 * PAGE_TOKENS as u64 + 256;
 
 /// What keys and values depend on apart from tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -31,20 +31,20 @@ pub(crate) struct Root {
 }
 
 /// Number of a node; never used again.
-type NodeId = u64;
+pub(super) type NodeId = u64;
 
 /// A page of tokens and its cache.
 #[derive(Debug)]
-struct Node {
+pub(super) struct Node {
     /// None below a root.
-    parent: Option<NodeId>,
-    root: Root,
-    tokens: Box<[u32]>,
-    children: HashMap<Box<[u32]>, NodeId>,
+    pub(super) parent: Option<NodeId>,
+    pub(super) root: Root,
+    pub(super) tokens: Box<[u32]>,
+    pub(super) children: HashMap<Box<[u32]>, NodeId>,
     /// One for each group; `None`: no query after the node reads it, or no state was kept.
-    pages: Vec<Option<PageId>>,
+    pub(super) pages: Vec<Option<PageId>>,
     /// When it was used last.
-    used: u64,
+    pub(super) used: u64,
     _reservation: Reservation,
 }
 
@@ -52,14 +52,14 @@ struct Node {
 #[derive(Debug)]
 pub(crate) struct PrefixIndex {
     /// Most bytes of its pages and nodes.
-    limit: u64,
-    bytes: u64,
-    roots: HashMap<Root, HashMap<Box<[u32]>, NodeId>>,
-    nodes: HashMap<NodeId, Node>,
+    pub(super) limit: u64,
+    pub(super) bytes: u64,
+    pub(super) roots: HashMap<Root, HashMap<Box<[u32]>, NodeId>>,
+    pub(super) nodes: HashMap<NodeId, Node>,
     /// Nodes without children, by their last use.
     leaves: BTreeSet<(u64, NodeId)>,
     next: NodeId,
-    clock: u64,
+    pub(super) clock: u64,
 }
 
 impl PrefixIndex {
@@ -101,7 +101,7 @@ impl PrefixIndex {
     }
 
     /// Adds a node below `parent`.
-    fn add(&mut self, parent: Option<NodeId>, root: Root, tokens: &[u32], node: Added) -> NodeId {
+    pub(super) fn add(&mut self, parent: Option<NodeId>, root: Root, tokens: &[u32], node: Added) -> NodeId {
         self.next += 1;
         let id = self.next;
         let children = match parent.and_then(|parent| self.nodes.get_mut(&parent)) {
@@ -153,10 +153,10 @@ impl PageTables {
 }
 
 /// What a new node holds.
-struct Added {
-    pages: Vec<Option<PageId>>,
-    bytes: u64,
-    reservation: Reservation,
+pub(super) struct Added {
+    pub(super) pages: Vec<Option<PageId>>,
+    pub(super) bytes: u64,
+    pub(super) reservation: Reservation,
 }
 
 impl KvCache {

@@ -6,7 +6,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::Engine;
 use super::entry::SequenceId;
-use crate::cache::{LoosePages, PageCopy, PageId};
+use crate::cache::{KvCache, LoosePages, PageCopy, PageId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 
@@ -70,6 +70,11 @@ impl Engine {
         }
         let clear_from = Some(computed % PAGE_TOKENS).filter(|slot| last && *slot > 0);
         self.cache.page_copy(page, clear_from).map(Some)
+    }
+
+    /// What is cached.
+    pub(crate) fn cache(&self) -> &KvCache {
+        &self.cache
     }
 
     /// Bytes of the image of `computed` tokens.

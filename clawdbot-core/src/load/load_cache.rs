@@ -130,7 +130,7 @@ fn user_dir() -> Result<PathBuf> {
 }
 
 /// Makes a directory that other users cannot look into.
-fn create_dir(dir: &Path) -> Result<()> {
+pub(crate) fn create_dir(dir: &Path) -> Result<()> {
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

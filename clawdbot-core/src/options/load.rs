@@ -237,6 +237,8 @@ options! {
         prefix_cache: Option<bool> = None, "true with `driver` thread, else false";
         /// Most bytes that are kept so. They are given up where requests need memory.
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
+        /// Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
+        prefix_cache_dir: Option<PathBuf> = None, "what is kept goes with the model";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(), "none";
         /// Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens.
