@@ -346,6 +346,18 @@ typedef struct {
    */
   uint64_t completion_tokens;
   /**
+   * Tokens that were guessed and then computed (speculation).
+   */
+  uint64_t draft_tokens;
+  /**
+   * How many of them were right.
+   */
+  uint64_t accepted_tokens;
+  /**
+   * The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+   */
+  uint64_t accepted_by_position[15];
+  /**
    * Seconds before the request's first forward pass.
    */
   double queue_seconds;
@@ -669,6 +681,8 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   false.
  * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
  *   where requests need memory. Default: half of what requests may take.
+ * - speculation (one of none, ngram): How tokens are guessed before they are computed: `ngram`, as what followed when
+ *   the last tokens occurred before. Changes speed, not results. Default: none.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
  *   these are quantized. Default: none.
  * - chat_template (a text): Text of a Jinja chat template to use instead of the model's own. It sees the model's
@@ -748,6 +762,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   however many requests each has. Default: none: requests without one share a group.
  * - deadline_ms (a whole number from 0 to 18446744073709551615): Milliseconds from now after which the request ends,
  *   with the finish reason `deadline` and what it has generated. Default: none.
+ * - speculation (one of none, ngram): How tokens are guessed before they are computed, as for a model. Changes speed,
+ *   not results. Default: the model's.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely

@@ -89,6 +89,12 @@ pub struct clawdbot_usage {
     pub cached_tokens: u64,
     /// Tokens generated, a stop token included.
     pub completion_tokens: u64,
+    /// Tokens that were guessed and then computed (speculation).
+    pub draft_tokens: u64,
+    /// How many of them were right.
+    pub accepted_tokens: u64,
+    /// The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+    pub accepted_by_position: [u64; 15],
     /// Seconds before the request's first forward pass.
     pub queue_seconds: f64,
     /// Seconds from there to the first token.
@@ -109,6 +115,9 @@ impl From<&Usage> for clawdbot_usage {
             prompt_tokens: usage.prompt_tokens as u64,
             cached_tokens: usage.cached_tokens as u64,
             completion_tokens: usage.completion_tokens as u64,
+            draft_tokens: usage.draft_tokens as u64,
+            accepted_tokens: usage.accepted_tokens as u64,
+            accepted_by_position: usage.accepted_by_position.map(u64::from),
             queue_seconds: usage.queue_seconds,
             prefill_seconds: usage.prefill_seconds,
             decode_seconds: usage.decode_seconds,

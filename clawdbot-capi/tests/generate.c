@@ -55,6 +55,7 @@ static void same_text_three_ways(clawdbot_model *model) {
     usage.struct_size = sizeof usage;
     OK(clawdbot_completion_usage(completion, &usage, &error));
     CHECK(usage.completion_tokens == 6 && usage.prompt_tokens > 1 && usage.decode_seconds >= 0);
+    CHECK(usage.draft_tokens == 0 && usage.accepted_tokens == 0 && usage.accepted_by_position[14] == 0);
     usage.struct_size = sizeof usage + 8;
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "struct_size", clawdbot_completion_usage(completion, &usage, &error));
     OK(clawdbot_completion_logprobs(completion, 0, &chosen, &top, &count, &error));

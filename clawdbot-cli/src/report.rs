@@ -41,9 +41,13 @@ pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
         0 => String::new(),
         n => format!(" ({n} cached)"),
     };
+    let guessed = match usage.draft_tokens {
+        0 => String::new(),
+        n => format!(" ({} of {} right)", usage.accepted_tokens, counted(n, "draft token")),
+    };
     let memory = peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes);
     format!(
-        "[{}{cached}, prefill {:.1} tokens/s | {}, decode {:.1} tokens/s | first token {:.1} ms | \
+        "[{}{cached}, prefill {:.1} tokens/s | {}{guessed}, decode {:.1} tokens/s | first token {:.1} ms | \
          peak memory {memory} | {}, {} | {}]",
         counted(usage.prompt_tokens, "prompt token"),
         usage.prefill_tokens_per_s(),

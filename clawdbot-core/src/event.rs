@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::metrics::MAX_DRAFTS;
 use crate::options::shown;
 use crate::sampling::{Logprobs, TokenLogprob};
 
@@ -46,6 +47,13 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens generated, a stop token included.
     pub completion_tokens: usize,
+    /// Tokens that were guessed and then computed (`speculation`).
+    pub draft_tokens: usize,
+    /// Those of them that were right.
+    pub accepted_tokens: usize,
+    /// `accepted_tokens` by their places behind the last token of a pass: how many first guesses were right, how many
+    /// second ones, and so on.
+    pub accepted_by_position: [u32; MAX_DRAFTS],
     /// Seconds before the request's first forward pass.
     pub queue_seconds: f64,
     /// Seconds from there to the first token.
@@ -77,6 +85,9 @@ struct UsageValue {
     prompt_tokens: usize,
     cached_tokens: usize,
     completion_tokens: usize,
+    draft_tokens: usize,
+    accepted_tokens: usize,
+    accepted_by_position: [u32; MAX_DRAFTS],
     queue_seconds: f64,
     prefill_seconds: f64,
     decode_seconds: f64,
@@ -91,6 +102,9 @@ impl From<Usage> for UsageValue {
             prompt_tokens: usage.prompt_tokens,
             cached_tokens: usage.cached_tokens,
             completion_tokens: usage.completion_tokens,
+            draft_tokens: usage.draft_tokens,
+            accepted_tokens: usage.accepted_tokens,
+            accepted_by_position: usage.accepted_by_position,
             queue_seconds: usage.queue_seconds,
             prefill_seconds: usage.prefill_seconds,
             decode_seconds: usage.decode_seconds,
@@ -237,7 +251,10 @@ macro_rules! json {
 json! {
     Completion { text token_ids finish_reason usage logprobs options }
     TokenLogprob { id logprob }
-    Usage { prompt_tokens cached_tokens completion_tokens queue_seconds prefill_seconds decode_seconds }
+    Usage {
+        prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position queue_seconds
+        prefill_seconds decode_seconds
+    }
 }
 
 impl Logprobs {
@@ -330,7 +347,7 @@ mod tests {
         }
         let usage = completion.usage.to_json();
         assert_eq!(usage["time_to_first_token"], completion.usage.time_to_first_token());
-        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (9, &0.0.into()));
+        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (12, &0.0.into()));
         for (kind, event) in [
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),

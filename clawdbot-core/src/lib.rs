@@ -62,11 +62,11 @@ pub use error::{Error, ErrorKind, Result};
 pub use evaluation::{Evaluation, LayerError, Reference};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
-pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, Metrics, ModelMetrics, Outcomes};
+pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, MAX_DRAFTS, Metrics, ModelMetrics, Outcomes};
 pub use options::{
     Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa,
     NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling,
-    ReferenceType, RerankOptions, RuntimeOptions, WeightType, check_option_names,
+    ReferenceType, RerankOptions, RuntimeOptions, Speculation, WeightType, check_option_names,
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

@@ -162,6 +162,24 @@ plain_data! {
             self.0.completion_tokens
         }
 
+        /// Tokens that were guessed and then computed (speculation).
+        #[getter]
+        fn draft_tokens(&self) -> usize {
+            self.0.draft_tokens
+        }
+
+        /// How many of them were right.
+        #[getter]
+        fn accepted_tokens(&self) -> usize {
+            self.0.accepted_tokens
+        }
+
+        /// The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+        #[getter]
+        fn accepted_by_position(&self) -> Vec<u32> {
+            self.0.accepted_by_position.to_vec()
+        }
+
         /// Seconds before the request's first forward pass.
         #[getter]
         fn queue_seconds(&self) -> f64 {

@@ -79,6 +79,8 @@ impl Model {
     ///   Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
     ///   of what requests may take.
+    /// - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
+    ///   occurred before. Changes speed, not results. Default: none.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
     ///   quantized. Default: none.
     /// - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
@@ -155,6 +157,8 @@ impl Model {
     ///   however many requests each has. Default: none: requests without one share a group.
     /// - deadline_ms: Milliseconds from now after which the request ends, with the finish reason `deadline` and what it
     ///   has generated. Default: none.
+    /// - speculation: How tokens are guessed before they are computed, as for a model. Changes speed, not results.
+    ///   Default: the model's.
     /// - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
     ///   model's, or until the context is full.
     /// - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:

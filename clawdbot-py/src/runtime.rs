@@ -100,6 +100,8 @@ impl Runtime {
     ///   Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
     ///   of what requests may take.
+    /// - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
+    ///   occurred before. Changes speed, not results. Default: none.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
     ///   quantized. Default: none.
     /// - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special

@@ -163,6 +163,15 @@ class Usage:
     def completion_tokens(self) -> int:
         """Tokens generated, a stop token included."""
     @property
+    def draft_tokens(self) -> int:
+        """Tokens that were guessed and then computed (speculation)."""
+    @property
+    def accepted_tokens(self) -> int:
+        """How many of them were right."""
+    @property
+    def accepted_by_position(self) -> list[int]:
+        """The right ones by their places behind the last token of a pass: first guesses, second ones, and so on."""
+    @property
     def queue_seconds(self) -> float:
         """Seconds before the request's first forward pass."""
     @property
@@ -464,6 +473,8 @@ class Runtime:
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
+        - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
+          occurred before. Changes speed, not results. Default: none.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
           quantized. Default: none.
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
@@ -612,6 +623,8 @@ class Model:
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
+        - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
+          occurred before. Changes speed, not results. Default: none.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
           quantized. Default: none.
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
@@ -671,6 +684,8 @@ class Model:
           however many requests each has. Default: none: requests without one share a group.
         - deadline_ms: Milliseconds from now after which the request ends, with the finish reason `deadline` and what it
           has generated. Default: none.
+        - speculation: How tokens are guessed before they are computed, as for a model. Changes speed, not results.
+          Default: the model's.
         - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
           model's, or until the context is full.
         - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:

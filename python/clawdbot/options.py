@@ -24,6 +24,9 @@ class GenerateOptions(TypedDict, total=False):
     deadline_ms: int | None
     """Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has
     generated. Default: none."""
+    speculation: Literal["none", "ngram"] | None
+    """How tokens are guessed before they are computed, as for a model. Changes speed, not results. Default: the
+    model's."""
     max_tokens: int | None
     """Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the model's, or
     until the context is full."""
@@ -149,6 +152,9 @@ class ModelOptions(TypedDict, total=False):
     prefix_cache_bytes: int | None
     """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
     take."""
+    speculation: Literal["none", "ngram"] | None
+    """How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred
+    before. Changes speed, not results. Default: none."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
     none."""

@@ -68,6 +68,26 @@ def test_a_full_queue_refuses():
     assert model.generate("Once", max_tokens=3).token_ids
 
 
+def test_guessed_tokens_change_no_result():
+    runtime = clawdbot.Runtime(threads=2)
+    plain, guessing = runtime.load(), runtime.load(speculation="ngram")
+    prompt = [3 + i % 17 * 7 for i in range(90)]
+    for options in ({"temperature": 0}, {"temperature": 0.8, "seed": 3, "frequency_penalty": 0.2}):
+        expected = plain.generate(prompt, max_tokens=80, ignore_eos=True, **options)
+        found = guessing.generate(prompt, max_tokens=80, ignore_eos=True, **options)
+        assert (found.token_ids, found.text) == (expected.token_ids, expected.text)
+        assert (expected.options["speculation"], found.options["speculation"]) == ("none", "ngram")
+        assert expected.usage.draft_tokens == 0
+        assert found.usage.draft_tokens >= found.usage.accepted_tokens == sum(found.usage.accepted_by_position)
+        assert len(found.usage.accepted_by_position) == 15
+    assert found.usage.to_dict()["draft_tokens"] == found.usage.draft_tokens
+    counted = runtime.metrics()["models"]
+    assert counted[0]["draft_tokens"] == 0 < counted[1]["draft_tokens"] == sum(counted[1]["drafts_by_position"])
+    assert guessing.generate(prompt, max_tokens=80, speculation="none").usage.draft_tokens == 0
+    with pytest.raises(clawdbot.InvalidArgument, match="speculation"):
+        plain.generate(prompt, speculation="tree")
+
+
 def test_prompts_that_begin_the_same_and_metrics(runtime):
     model = runtime.load()
     prompt = [3 + i * 7 % 400 for i in range(100)]

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::loaded::Shared;
 use super::model::{Model, ModelInfo};
 use super::plan::{Plan, Sizes};
+use super::speculation::check_speculation;
 use crate::cancel::{Progress, reporting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
@@ -30,6 +31,7 @@ impl Runtime {
         self.keeps_prefixes(options)?;
         let mut opened =
             Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
+        check_speculation(&opened, options)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
         let options = opened.resolve(options)?;
         Ok(Plan { verified, ..Plan::new(self, &opened, &options)? })
@@ -88,6 +90,7 @@ impl Runtime {
     ) -> Result<Model> {
         let maps = self.maps(options)?;
         self.keeps_prefixes(options)?;
+        check_speculation(&opened, options)?;
         let options = &opened.resolve(options)?;
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;

@@ -21,6 +21,7 @@ mod saved;
 mod score;
 mod served;
 pub(crate) mod session;
+mod speculation;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]

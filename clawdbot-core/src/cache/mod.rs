@@ -13,6 +13,7 @@
 //! are one vector and need no horizontal sums.
 
 mod block_pool;
+mod drafts;
 mod image;
 mod prefix;
 mod prefix_image;

@@ -2,7 +2,7 @@
 //!
 //! A state cannot be rewound. A sequence that is truncated continues from a snapshot, and recomputes the tokens in between.
 //! A pass over several tokens takes a snapshot before its last token: when the same prompt is sent again, only that token is
-//! computed, for its logits.
+//! computed, for its logits. A pass with drafts takes one before each draft, and the state before the first wrong one stays.
 
 use super::{BlockPool, KvCache, PageData, PageId, PageTables};
 use crate::error::Result;
@@ -25,6 +25,10 @@ pub(crate) struct StateTable {
     live: Option<State>,
     /// The snapshot that the current pass takes.
     pending: Option<State>,
+    /// The snapshots that a pass with drafts takes: after each token but the last, from the first draft on. Ascending.
+    trials: Vec<State>,
+    /// Pages for the trials of later passes.
+    spare: Vec<PageId>,
     /// Ascending.
     snapshots: Vec<State>,
 }
@@ -45,6 +49,16 @@ impl StateTable {
         self.pending
     }
 
+    /// All snapshots that the pass is to take, ascending.
+    pub(crate) fn snapshots(&self) -> impl Iterator<Item = State> {
+        self.pending.iter().chain(&self.trials).copied()
+    }
+
+    #[cfg(test)]
+    pub(super) fn clone_snapshots(&self) -> Vec<State> {
+        self.snapshots.clone()
+    }
+
     pub(super) fn holds_pages(&self) -> bool {
         self.live.is_some()
     }
@@ -62,9 +76,35 @@ impl StateTable {
 
     /// The pass was abandoned: the live state and its snapshot are invalid.
     pub(super) fn spoil(&mut self, pool: &mut BlockPool) {
-        let spoiled = self.live.take().into_iter().chain(self.pending.take());
+        let spoiled = self.live.take().into_iter().chain(self.pending.take()).chain(self.trials.drain(..));
         spoiled.for_each(|state| pool.give_back(state.page));
         self.live = self.snapshots.pop();
+    }
+
+    /// Prepares snapshots after `certain` tokens and each one after it, up to before the last of `length`, as far as there are
+    /// free pages. Returns the length up to which a pass can go.
+    pub(super) fn try_out(&mut self, certain: usize, length: usize, pool: &mut BlockPool) -> usize {
+        self.spare.extend(self.trials.drain(..).map(|state| state.page));
+        for tokens in certain..length {
+            let Some(page) = self.spare.pop().or_else(|| pool.take().ok()) else { return tokens };
+            self.trials.push(State { tokens, page });
+        }
+        length
+    }
+
+    /// The pass with drafts has ended, and its first `tokens` tokens stay: the live state is the one after these.
+    pub(super) fn choose(&mut self, tokens: usize) {
+        let right = self.trials.iter_mut().find(|trial| trial.tokens == tokens);
+        if let (Some(live), Some(right)) = (&mut self.live, right) {
+            std::mem::swap(&mut live.page, &mut right.page);
+        }
+        self.spare.extend(self.trials.drain(..).map(|state| state.page));
+    }
+
+    /// Releases the pages for trials.
+    pub(super) fn drop_trials(&mut self, pool: &mut BlockPool) -> bool {
+        let all = self.trials.drain(..).map(|state| state.page).chain(self.spare.drain(..));
+        all.map(|page| pool.give_back(page)).count() > 0
     }
 
     /// Goes back to the latest state that has seen at most `tokens` tokens. Returns how many it has seen.
@@ -80,7 +120,7 @@ impl StateTable {
     pub(super) fn fork(&self, pool: &mut BlockPool) -> Self {
         let mut share = |state: &State| State { page: pool.share(state.page), ..*state };
         let live = self.live.as_ref().map(&mut share);
-        StateTable { live, pending: None, snapshots: self.snapshots.iter().map(share).collect() }
+        StateTable { live, snapshots: self.snapshots.iter().map(share).collect(), ..StateTable::default() }
     }
 
     /// The live state's page.
@@ -90,11 +130,13 @@ impl StateTable {
 
     /// Releases the snapshots. Returns whether there were any.
     pub(super) fn drop_snapshots(&mut self, pool: &mut BlockPool) -> bool {
+        let trials = self.drop_trials(pool);
         let all = self.pending.take().into_iter().chain(self.snapshots.drain(..));
-        all.map(|state| pool.give_back(state.page)).count() > 0
+        all.map(|state| pool.give_back(state.page)).count() > 0 || trials
     }
 
     pub(super) fn release(&mut self, pool: &mut BlockPool) {
+        self.drop_trials(pool);
         let all = self.live.take().into_iter().chain(self.pending.take()).chain(self.snapshots.drain(..));
         all.for_each(|state| pool.give_back(state.page));
     }

@@ -1,6 +1,7 @@
 //! The results of a pass: hidden states, logits, sampled tokens, and the events made of them.
 
 use std::time::Instant;
+use std::vec::IntoIter;
 
 use super::Engine;
 use super::entry::SequenceId;
@@ -15,16 +16,16 @@ use crate::sampling::{History, Sampled, sample};
 impl Engine {
     /// Samples, and turns the results of a pass into events.
     pub(super) fn deliver(&mut self, model: &impl Served, shares: &[Share], started: Instant) {
-        let mut drawn = Vec::with_capacity(shares.len());
+        let mut drawn: Vec<(&Share, IntoIter<&mut [f32]>)> = Vec::with_capacity(shares.len());
         let vocab = model.vocab_size();
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
         let mut states = self.scratch.states.chunks_exact(model.hidden_size());
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
-            sequence.computed = share.start + share.rows;
-            // Before pages that no later query of this sequence sees are released.
-            sequence.remember_prefix(&mut self.cache, share.start);
-            self.cache.release_passed(&mut sequence.tables, sequence.computed);
+            sequence.computed = share.start + share.certain();
+            if share.drafts == 0 {
+                sequence.settle(&mut self.cache, share.start);
+            }
             let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
             let complete = sequence.computed == sequence.tokens.len();
             let total = sequence.tokens.len();
@@ -50,27 +51,48 @@ impl Engine {
                 job.push(Event::Progress { done: share.start + share.rows, total });
                 continue;
             }
-            drawn.extend(rows.into_iter().next().map(|row| (share.id, row)));
+            job.add_drafts(share.drafts);
+            drawn.push((share, rows.into_iter()));
         }
-        let sequences = &self.sequences;
-        let draws = drawn.into_iter().filter_map(|(id, logits)| {
-            let sequence = sequences.get(&id)?;
-            let job = sequence.job.as_ref()?;
-            let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
-            Some(Draw {
-                id,
-                logits,
-                options: &job.options,
-                history: History { prompt, output },
-                outcome: None,
-            })
-        });
-        for (id, outcome) in sample_all(model, draws.collect()) {
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            match outcome {
-                Ok(sampled) => sequence.accept(sampled, model.max_context()),
-                Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
+        // A token for each sequence, then the next one for those whose next row is a draft that was right.
+        let mut number = 0;
+        while !drawn.is_empty() {
+            let sequences = &self.sequences;
+            let draws = drawn.iter_mut().filter_map(|(share, rows)| {
+                let sequence = sequences.get(&share.id)?;
+                let job = sequence.job.as_ref()?;
+                let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
+                let history = History { prompt, output };
+                Some(Draw {
+                    share: **share,
+                    logits: rows.next()?,
+                    options: &job.options,
+                    history,
+                    outcome: None,
+                })
+            });
+            let mut going: Vec<SequenceId> = Vec::new();
+            for (share, outcome) in sample_all(model, draws.collect()) {
+                let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
+                let Some(job) = sequence.job.as_mut() else { continue };
+                match outcome {
+                    Ok(sampled) => {
+                        let goes_on = job.check_guess(&mut self.controller, number, sampled.id, share.drafts);
+                        sequence.accept(sampled, model.max_context());
+                        if goes_on && sequence.is_running() {
+                            sequence.computed += 1;
+                            going.push(share.id);
+                        }
+                    }
+                    Err(error) => job.fail(error),
+                }
             }
+            let mut going = going.into_iter().peekable();
+            drawn.retain(|(share, _)| going.next_if_eq(&share.id).is_some());
+            number += 1;
+        }
+        for share in shares.iter().filter(|share| share.drafts > 0) {
+            self.end_drafts(share);
         }
         for share in shares {
             if let Err(error) = self.charge(share.id)
@@ -84,7 +106,7 @@ impl Engine {
 
 /// A token to be sampled.
 struct Draw<'a> {
-    id: SequenceId,
+    share: Share,
     logits: &'a mut [f32],
     options: &'a Resolved,
     history: History<'a>,
@@ -92,7 +114,7 @@ struct Draw<'a> {
 }
 
 /// Samples for several sequences in parallel.
-fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Result<Sampled>)> {
+fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(Share, Result<Sampled>)> {
     let drawable = model.drawable();
     let run = |draw: &mut Draw<'_>| {
         draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history));
@@ -112,5 +134,5 @@ fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId,
         Ok(()) => draw.outcome,
         Err(error) => Some(Err(error.clone())),
     };
-    draws.into_iter().filter_map(|draw| Some((draw.id, outcome(draw)?))).collect()
+    draws.into_iter().filter_map(|draw| Some((draw.share, outcome(draw)?))).collect()
 }

@@ -1,4 +1,4 @@
-//! How many tokens of each sequence memory allows in the next pass.
+//! How many tokens of each sequence memory allows in the next pass, and how many drafts behind them.
 
 use super::entry::{Entry, Limits, Memory, PAGE, SequenceId};
 use super::risk::{Demand, Standing};
@@ -10,23 +10,40 @@ const MAX_OVERTAKEN: u32 = 8;
 /// Number of requests that do not fit after which no further ones are tried.
 const MAX_BLOCKED: usize = 3;
 
-/// Rows granted to each of `entries`, which are in order of rank. Requests that a later one overtakes are added to
+/// What memory allows a sequence in a pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Grant {
+    pub(super) rows: usize,
+    /// Most drafts behind these rows.
+    pub(super) drafts: usize,
+}
+
+impl Grant {
+    /// Memory is no matter.
+    pub(super) const ALL: Grant = Grant { rows: usize::MAX, drafts: usize::MAX };
+
+    fn of(rows: usize) -> Self {
+        Grant { rows, drafts: 0 }
+    }
+}
+
+/// What is granted to each of `entries`, which are in order of rank. Requests that a later one overtakes are added to
 /// `overtaken`.
 pub(super) fn grants<P: Pages>(
     memory: &Memory<'_, P>,
     entries: &[Entry],
     limits: &Limits,
     overtaken: &mut Vec<SequenceId>,
-) -> Vec<usize> {
+) -> Vec<Grant> {
     let admitted = entries.iter().filter(|entry| entry.turn.admitted);
     let mut ledger = Ledger::new(memory, limits, admitted);
-    let mut grants = vec![0; entries.len()];
+    let mut grants = vec![Grant::default(); entries.len()];
     let admitted = entries.iter().zip(&mut grants).filter(|(entry, _)| entry.turn.admitted);
     for (index, (entry, grant)) in admitted.enumerate() {
         *grant = ledger.continue_admitted(index, entry);
-        if *grant == 0 && ledger.standing.leads_all(index, ledger.demands.len()) {
+        if grant.rows == 0 && ledger.standing.leads_all(index, ledger.demands.len()) {
             // The guests would lose whatever they computed now.
-            return vec![0; entries.len()];
+            return vec![Grant::default(); entries.len()];
         }
     }
     // Nothing is admitted while an admitted sequence waits for pages.
@@ -38,8 +55,8 @@ pub(super) fn grants<P: Pages>(
         if blocked.iter().any(|entry| entry.turn.overtaken >= MAX_OVERTAKEN) || blocked.len() > MAX_BLOCKED {
             break;
         }
-        *grant = ledger.admit(entry);
-        match *grant {
+        *grant = Grant::of(ledger.admit(entry));
+        match grant.rows {
             0 => blocked.push(entry),
             _ => overtaken.extend(blocked.iter().map(|entry| entry.id)),
         }
@@ -112,8 +129,17 @@ impl<'a, P: Pages> Ledger<'a, P> {
         }
     }
 
+    /// What is granted to an admitted sequence. Drafts get no page for themselves; a guest, whose work may be lost, gets none.
+    fn continue_admitted(&mut self, index: usize, entry: &Entry) -> Grant {
+        let rows = self.continue_rows(index, entry);
+        let end = entry.computed + rows;
+        let in_page = end.next_multiple_of(PAGE) - end;
+        let drafts = if rows == 0 || self.standing.is_guest(index) { 0 } else { in_page };
+        Grant { rows, drafts }
+    }
+
     /// Rows granted to an admitted sequence.
-    fn continue_admitted(&mut self, index: usize, entry: &Entry) -> usize {
+    fn continue_rows(&mut self, index: usize, entry: &Entry) -> usize {
         let rows = entry.rows(self.limits);
         let held = self.demands[index].held;
         let wanted = self.memory.pages.bytes(entry.computed + rows, rows);

@@ -97,12 +97,12 @@ impl Engine {
     }
 
     fn share(&self, part: Part) -> Option<Share> {
-        let Part { id, rows, logits } = part;
+        let Part { id, rows, logits, drafts: room } = part;
         let sequence = self.sequences.get(&id)?;
         let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
         let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
         let states = StatePositions { first: wanted.start, count: wanted.len() };
-        Some(Share { id, start, rows, logits, states })
+        Some(Share { id, start, rows, drafts: 0, room, logits, states })
     }
 
     /// Gets pages for every share: free ones, or those that others can spare. The plan made sure that there are enough;

@@ -4,12 +4,15 @@
 //! steps until the event is there. Otherwise the runtime's thread runs them (`runtime/driver.rs`). A step serves *all* sequences that have work, so concurrent callers are batched
 //! together, and a single caller is a batch of one.
 
+mod controller;
 mod costs;
 mod deliver;
 mod entry;
 mod grants;
+mod guess;
 mod mailbox;
 mod memory;
+mod ngram;
 mod pacing;
 mod pass;
 mod prefix;
@@ -24,6 +27,7 @@ mod served;
 mod share;
 #[cfg(test)]
 mod simulation;
+mod speculation;
 mod swap;
 #[cfg(test)]
 mod tests;
@@ -36,6 +40,7 @@ mod tests_served;
 #[cfg(test)]
 mod tests_simulation;
 #[cfg(test)]
+mod tests_speculation;
 mod tests_swap;
 
 use std::collections::BTreeMap;
@@ -50,6 +55,7 @@ use crate::forward::scratch::Scratch;
 use crate::metrics::Meter;
 use crate::runtime::{Budget, SwapSpace};
 
+use controller::Controller;
 use costs::Costs;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
@@ -95,12 +101,16 @@ pub(crate) struct Engine {
     requests: Requests,
     pacing: Pacing,
     meter: Meter,
+    controller: Controller,
     /// Where sequences leave pages that they lose.
     swap: Option<SwapSpace>,
     costs: Costs,
     /// Test hook, called in every pass.
     #[cfg(test)]
     trap: Option<Arc<crate::forward::trap::Trap>>,
+    /// Test hook: guesses instead of what a request asks for.
+    #[cfg(test)]
+    guesser: Option<Arc<speculation::Guesser>>,
 }
 
 impl Engine {
@@ -122,10 +132,13 @@ impl Engine {
             requests,
             pacing: Pacing::default(),
             meter,
+            controller: Controller::default(),
             swap: None,
             costs: Costs::default(),
             #[cfg(test)]
             trap: None,
+            #[cfg(test)]
+            guesser: None,
         }
     }
 

@@ -40,6 +40,7 @@ impl Engine {
         if shares.is_empty() {
             return Ok(true);
         }
+        self.add_drafts(model, &mut shares);
         // Sort by adapter, so that each is applied once to neighbouring rows.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
@@ -48,18 +49,20 @@ impl Engine {
             let pass = self.forward(model, &shares)?;
             if pass == Pass::Done {
                 self.abandoned = false;
-                let rows = shares.iter().map(|share| share.rows).sum();
+                let rows: usize = shares.iter().map(|share| share.rows).sum();
                 self.costs.computed(rows, started.elapsed().as_secs_f64());
                 self.counts.rows += rows as u64;
-                self.work.compute(rows);
-                // Those that decode have a row each.
-                let prompts = shares.iter().map(|share| share.rows).filter(|&rows| rows > 1).sum();
+                self.work.compute(shares.iter().map(Share::certain).sum());
+                let prompts = shares.iter().filter(|share| !share.decodes()).map(|share| share.rows).sum();
                 self.deliver(model, &shares, started);
                 let ended = Instant::now();
                 let seconds = (ended - started).as_secs_f64();
                 let decode = seconds * self.pacing.decode_share(prompts, rows, seconds);
                 self.meter.end_pass(Parts { prefill: seconds - decode, decode }, ended);
                 self.pacing.measure(prompts, seconds);
+                if prompts == 0 {
+                    self.controller.measure(rows, ended - started);
+                }
             }
             Ok(pass)
         };
@@ -141,11 +144,13 @@ impl Engine {
         let mut tickets = Vec::with_capacity(shares.len());
         for share in shares {
             let Some(sequence) = sequences.get(&share.id) else { continue };
-            let tokens = &sequence.tokens[share.start..share.start + share.rows];
+            let drafts = sequence.guesses().iter().take(share.drafts).map(|guess| guess.token);
+            let tokens = sequence.tokens[share.start..share.start + share.certain()].iter().copied();
+            let tokens: Vec<u32> = tokens.chain(drafts).collect();
             let StatePositions { first, count } = share.states;
             let first = batch.rows() + first - share.start;
             batch.state_rows.extend(first..first + count);
-            batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
+            batch.push_of(sequence.tokens.len(), &tokens, share.start, share.logits, &sequence.tables);
             if !sequence.token_types.is_empty() {
                 batch.push_types(&sequence.token_types[share.start..share.start + share.rows]);
             }

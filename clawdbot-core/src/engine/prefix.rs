@@ -19,11 +19,17 @@ impl Sequence {
     }
 
     /// Keeps the pages that it has filled since it had `before` tokens.
-    pub(super) fn remember_prefix(&mut self, cache: &mut KvCache, before: usize) {
+    fn remember_prefix(&mut self, cache: &mut KvCache, before: usize) {
         if self.is_plain() && self.computed / PAGE_TOKENS > before / PAGE_TOKENS {
             let root = self.root();
             cache.remember(root, &self.tokens, &mut self.tables, self.computed);
         }
+    }
+
+    /// After a pass that began after `before` tokens: keeps pages for others, and releases those that no later query sees.
+    pub(super) fn settle(&mut self, cache: &mut KvCache, before: usize) {
+        self.remember_prefix(cache, before);
+        cache.release_passed(&mut self.tables, self.computed);
     }
 
     /// Whether it may begin with what is known: it has not begun, and needs nothing of the tokens that are.

@@ -14,7 +14,7 @@
 //! [`HORIZON`]: super::entry::HORIZON
 
 use super::entry::{Entry, Limits, Memory, SCORE_ROWS, SequenceId, Want};
-use super::grants::grants;
+use super::grants::{Grant, grants};
 use crate::cache::Pages;
 
 /// A sequence's part of a pass.
@@ -24,6 +24,8 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     /// Number of rows, counted from the end, that need logits.
     pub(crate) logits: usize,
+    /// Most drafts behind these rows.
+    pub(crate) drafts: usize,
 }
 
 /// What the next step does.
@@ -48,7 +50,7 @@ pub(crate) fn plan_step<P: Pages>(
     let mut plan = Plan::default();
     entries.sort_unstable_by_key(|entry| entry.rank);
     let Some(mut memory) = memory else {
-        let grants = vec![usize::MAX; entries.len()];
+        let grants = vec![Grant::ALL; entries.len()];
         plan.parts = share_out(&entries, &grants, limits);
         return plan;
     };
@@ -79,7 +81,7 @@ pub(crate) fn plan_step<P: Pages>(
             None => {
                 let first = entries.iter().find(|entry| entry.turn.admitted).or(entries.first());
                 let first: Vec<Entry> = first.copied().into_iter().collect();
-                plan.parts = share_out(&first, &[usize::MAX], limits);
+                plan.parts = share_out(&first, &[Grant { drafts: 0, ..Grant::ALL }], limits);
                 break;
             }
         }
@@ -88,9 +90,9 @@ pub(crate) fn plan_step<P: Pages>(
 }
 
 /// Divides the rows of a pass among those of `entries` whose turn it is, each within its grant.
-fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> {
-    let mut order: Vec<(&Entry, usize)> = entries.iter().zip(grants.iter().copied()).collect();
-    order.retain(|&(_, grant)| grant > 0);
+fn share_out(entries: &[Entry], grants: &[Grant], limits: &Limits) -> Vec<Part> {
+    let mut order: Vec<(&Entry, Grant)> = entries.iter().zip(grants.iter().copied()).collect();
+    order.retain(|(_, grant)| grant.rows > 0);
     order.sort_by_key(|(entry, _)| entry.turn.order(entry.rank));
     let decodes = |entry: &Entry| entry.left() == 1;
     let mut places = if limits.whole { limits.sequences } else { limits.sequences.min(limits.rows) };
@@ -105,7 +107,7 @@ fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> 
         if places == 0 {
             break;
         }
-        let mut most = grant.min(rows_left).min(entry.most_rows);
+        let mut most = grant.rows.min(rows_left).min(entry.most_rows);
         if entry.want == Want::Scores {
             most = most.min(SCORE_ROWS).min(logits_left);
         }
@@ -128,7 +130,12 @@ fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> 
         }
         places -= 1;
         logits_left -= logits;
-        let part = Part { id: entry.id, rows, logits };
+        // Those of the last token that may be generated are never computed.
+        let drafts = match entry.want {
+            Want::Token if decodes(entry) => grant.drafts.min(entry.last.saturating_sub(entry.tokens)),
+            _ => 0,
+        };
+        let part = Part { id: entry.id, rows, logits, drafts };
         if decodes(entry) {
             tokens.push(part);
         } else {

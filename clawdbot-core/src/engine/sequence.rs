@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
+use super::guess::Guesses;
 use super::mailbox::Sender;
 use super::queue::Rank;
 use super::swap::Swapped;
@@ -14,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
-use crate::metrics::{Meter, Times};
+use crate::metrics::{MAX_DRAFTS, Meter, Times};
 use crate::options::Resolved;
 use crate::sampling::{Logprobs, Sampled, TokenLogprob};
 use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
@@ -93,6 +94,11 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
     last_token: Option<Instant>,
     pub(super) meter: Meter,
+    pub(super) guesses: Guesses,
+    /// Drafts that were computed.
+    pub(super) drafts: usize,
+    /// Those of them that were right, by their places in a pass.
+    pub(super) accepted: [u32; MAX_DRAFTS],
 }
 
 /// Bytes of an empty sequence with an empty job, heap allocations included.
@@ -191,6 +197,9 @@ impl Job {
             first_token: None,
             last_token: None,
             meter: Meter::default(),
+            guesses: Guesses::default(),
+            drafts: 0,
+            accepted: [0; MAX_DRAFTS],
         }
     }
 
@@ -369,6 +378,9 @@ impl Sequence {
                 prompt_tokens: job.prompt_end,
                 cached_tokens: job.cached,
                 completion_tokens: self.tokens.len().saturating_sub(job.prompt_end),
+                draft_tokens: job.drafts,
+                accepted_tokens: job.accepted.iter().map(|&count| count as usize).sum(),
+                accepted_by_position: job.accepted,
                 queue_seconds: (prefill_started - job.submitted).as_secs_f64(),
                 prefill_seconds: (first_token - prefill_started).as_secs_f64(),
                 decode_seconds: (now - first_token).as_secs_f64(),

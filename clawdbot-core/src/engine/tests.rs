@@ -23,7 +23,8 @@ fn gathered(loaded: &Loaded, tokens: &[u32], job: Job, steps: usize) -> Vec<f32>
             // As if another sequence of the pass was cancelled.
             let start = engine.sequences[&id].computed;
             let states = StatePositions { first: 0, count: 0 };
-            engine.abandon(&[Share { id, start, rows: CHUNK as usize, logits: 0, states }]);
+            let rows = CHUNK as usize;
+            engine.abandon(&[Share { id, start, rows, drafts: 0, room: 0, logits: 0, states }]);
         }
         engine.step(loaded).unwrap();
         done += 1;

@@ -16,14 +16,14 @@ fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
 }
 
 /// The model with memory for a sequence of `needed` tokens, plus `more` bytes.
-fn tight(source: &Source, options: &ModelOptions, needed: usize, more: u64) -> Model {
+pub(super) fn tight(source: &Source, options: &ModelOptions, needed: usize, more: u64) -> Model {
     let free = load(source, options, None);
     let fixed = free.runtime().memory_used();
     let bytes = free.loaded().unwrap().engine().unwrap().cache.bytes(needed, options.prefill_chunk as usize);
     load(source, options, Some(fixed + bytes + more))
 }
 
-fn greedy(tokens: u32) -> GenerateOptions {
+pub(super) fn greedy(tokens: u32) -> GenerateOptions {
     GenerateOptions::default().temperature(0.0).max_tokens(tokens).ignore_eos(true)
 }
 
@@ -32,14 +32,14 @@ fn prompt(i: usize) -> Vec<u32> {
 }
 
 /// Passes and computed tokens.
-fn counts(model: &Model) -> (u64, u64) {
+pub(super) fn counts(model: &Model) -> (u64, u64) {
     let loaded = model.loaded().unwrap();
     let engine = loaded.engine().unwrap();
     (engine.counts.passes, engine.counts.rows)
 }
 
 /// Full attention; sliding windows; two with recurrent states, with and without experts.
-fn sources() -> Vec<Source> {
+pub(super) fn sources() -> Vec<Source> {
     let families = ["gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
     [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
 }

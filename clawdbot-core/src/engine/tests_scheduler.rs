@@ -26,10 +26,10 @@ fn decoding_goes_first_and_prompts_fill_the_rest() {
 fn scoring_is_bounded() {
     let scores = Entry { want: Want::Scores, ..entry(0, 200, 0, 1) };
     let limits = Limits { rows: 512, sequences: 8, whole: false, prompts: usize::MAX };
-    let expected = Part { id: 0, rows: SCORE_ROWS, logits: SCORE_ROWS };
+    let expected = Part { id: 0, rows: SCORE_ROWS, logits: SCORE_ROWS, drafts: 0 };
     assert_eq!(ample(&[scores], &limits), [expected]);
     let states = Entry { want: Want::States, ..entry(0, 200, 0, 1) };
-    assert_eq!(ample(&[states], &limits), [Part { id: 0, rows: 200, logits: 0 }]);
+    assert_eq!(ample(&[states], &limits), [Part { id: 0, rows: 200, logits: 0, drafts: 0 }]);
 }
 
 #[test]
@@ -49,5 +49,5 @@ fn sequences_that_never_fit_are_reported_at_once() {
     let memory = Memory { capacity: 3, pages: &pages, work: Work::default() };
     let plan = plan_step(vec![entry(0, 193, 0, 1), entry(1, 192, 0, 2)], &limits, Some(memory));
     assert_eq!(plan.hopeless, [0]);
-    assert_eq!(plan.parts, [Part { id: 1, rows: 64, logits: 0 }]);
+    assert_eq!(plan.parts, [Part { id: 1, rows: 64, logits: 0, drafts: 0 }]);
 }

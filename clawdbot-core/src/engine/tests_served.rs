@@ -14,9 +14,9 @@ use crate::options::{KvType, Resolved};
 use crate::runtime::Budget;
 use crate::sampling::Drawable;
 
-const VOCAB: usize = 50;
+pub(super) const VOCAB: usize = 50;
 /// The logits after this token are not finite.
-const BROKEN: u32 = 49;
+pub(super) const BROKEN: u32 = 49;
 /// A pass with this token fails.
 const REFUSED: u32 = 48;
 
@@ -25,16 +25,16 @@ fn following(token: u32, position: usize) -> u32 {
     (token * 7 + position as u32 * 3 + 1) % 48
 }
 
-struct Fake {
+pub(super) struct Fake {
     limits: Limits,
     pool: ThreadPool,
     drawable: Drawable,
     /// Rows and sequences of each pass.
-    passes: Mutex<Vec<(usize, usize)>>,
+    pub(super) passes: Mutex<Vec<(usize, usize)>>,
 }
 
 impl Fake {
-    fn new(rows: usize, sequences: usize) -> Self {
+    pub(super) fn new(rows: usize, sequences: usize) -> Self {
         Fake {
             limits: Limits { rows, sequences, whole: false, prompts: usize::MAX },
             pool: ThreadPool::new(1),
@@ -82,24 +82,28 @@ impl Served for Fake {
     }
 }
 
-fn engine() -> Engine {
+pub(super) fn engine() -> Engine {
     let budget = Budget::new(None);
     let state = LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 };
     Engine::new(KvCache::new(KvType::F32, &[state], &budget).unwrap(), 0, &budget, Meter::default())
 }
 
-fn begin(engine: &mut Engine, prompt: &[u32], max_tokens: u32) -> (SequenceId, Ticket) {
+pub(super) fn begin(engine: &mut Engine, prompt: &[u32], max_tokens: u32) -> (SequenceId, Ticket) {
     begin_as(engine, prompt, Resolved { max_tokens, ..Resolved::greedy() }).unwrap()
 }
 
-fn begin_as(engine: &mut Engine, prompt: &[u32], options: Resolved) -> Result<(SequenceId, Ticket)> {
+pub(super) fn begin_as(
+    engine: &mut Engine,
+    prompt: &[u32],
+    options: Resolved,
+) -> Result<(SequenceId, Ticket)> {
     let id = engine.open()?;
     engine.append(id, prompt)?;
     Ok((id, engine.start(id, Job::generate(options, prompt.len(), None))?))
 }
 
 /// Runs steps until all jobs have ended.
-fn run(engine: &mut Engine, fake: &Fake, jobs: &[(SequenceId, Ticket)]) {
+pub(super) fn run(engine: &mut Engine, fake: &Fake, jobs: &[(SequenceId, Ticket)]) {
     for _ in 0..10_000 {
         if jobs.iter().all(|(id, ticket)| engine.job(*id, ticket).unwrap().is_finished()) {
             return;
@@ -109,7 +113,7 @@ fn run(engine: &mut Engine, fake: &Fake, jobs: &[(SequenceId, Ticket)]) {
     panic!("no end");
 }
 
-fn expected(prompt: &[u32], tokens: usize) -> Vec<u32> {
+pub(super) fn expected(prompt: &[u32], tokens: usize) -> Vec<u32> {
     let mut all = prompt.to_vec();
     for _ in 0..tokens {
         all.push(following(all[all.len() - 1], all.len() - 1));
@@ -142,7 +146,7 @@ proptest! {
     }
 }
 
-fn error(engine: &mut Engine, (id, ticket): &(SequenceId, Ticket)) -> Option<Error> {
+pub(super) fn error(engine: &mut Engine, (id, ticket): &(SequenceId, Ticket)) -> Option<Error> {
     let job = engine.job(*id, ticket).unwrap();
     std::iter::from_fn(|| job.mailbox.take()).find_map(Result::err)
 }

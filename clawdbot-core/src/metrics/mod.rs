@@ -15,6 +15,9 @@ use energy::{Energy, POWERCAP};
 pub const BOUNDS: [f64; 16] =
     [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
 
+/// Most drafts of a sequence in a pass.
+pub const MAX_DRAFTS: usize = 15;
+
 /// How often times fell into intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 #[non_exhaustive]
@@ -82,9 +85,17 @@ pub struct ModelMetrics {
     pub cached_tokens: u64,
     /// Tokens that were generated.
     pub generated_tokens: u64,
+    /// Tokens that were guessed and then computed (`speculation`).
+    pub draft_tokens: u64,
+    /// Those of them that were right.
+    pub accepted_tokens: u64,
+    /// `draft_tokens` by their places behind a sequence's last token.
+    pub drafts_by_position: [u64; MAX_DRAFTS],
+    /// `accepted_tokens` by their places behind a sequence's last token.
+    pub accepted_by_position: [u64; MAX_DRAFTS],
     /// Forward passes.
     pub passes: u64,
-    /// Tokens of all passes together.
+    /// Tokens of all passes together, drafts included.
     pub computed_tokens: u64,
     /// How often a running request lost its pages, which it then read back or computed again.
     pub preemptions: u64,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
+use super::load::Speculation;
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
 
@@ -33,6 +34,8 @@ options! {
         group: Option<String> [OptionType::Name] = None, "none: requests without one share a group";
         /// Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has generated.
         deadline_ms: Option<u64> = None, "none";
+        /// How tokens are guessed before they are computed, as for a model. Changes speed, not results.
+        speculation: Option<Speculation> = None, "the model's";
         /// Maximum number of tokens to generate.
         max_tokens: Option<u32> [whole(1, u32::MAX)] = None, "the model's, or until the context is full";
         /// Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy: always the most likely

@@ -75,6 +75,18 @@ pub enum ReferenceType {
     None,
 }
 
+/// How tokens are guessed before they are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Speculation {
+    /// Not at all.
+    #[default]
+    None,
+    /// As what followed when the last tokens occurred before, in the prompt or in the output.
+    Ngram,
+}
+
 /// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -183,6 +195,7 @@ impl OptionValue for Cache {
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(ReferenceType: F32 = "f32", Bf16 = "bf16", None = "none");
 names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
+names!(Speculation: None = "none", Ngram = "ngram");
 names!(Driver: Caller = "caller", Thread = "thread");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
@@ -239,6 +252,9 @@ options! {
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
         /// Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
         prefix_cache_dir: Option<PathBuf> = None, "what is kept goes with the model";
+        /// How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred before. Changes
+        /// speed, not results.
+        speculation: Speculation = Speculation::None, "none";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(), "none";
         /// Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens.

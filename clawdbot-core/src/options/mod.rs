@@ -23,7 +23,7 @@ pub(crate) use generate::{MAX_STOPS, PromptKind};
 pub use hub::HubOptions;
 pub use load::{
     Cache, Driver, EvaluateOptions, KvType, ModelOptions, Numa, PackOptions, ReferenceType, RuntimeOptions,
-    WeightType,
+    Speculation, WeightType,
 };
 pub(crate) use resolved::{ResolveContext, Resolved};
 pub use spec::{NumberRange, OptionGroup, OptionSet, OptionSpec, OptionType};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::defaults::GenerationDefaults;
 use super::generate::GenerateOptions;
+use super::load::Speculation;
 use super::spec::out_of_range;
 use crate::error::Result;
 
@@ -23,6 +24,8 @@ pub(crate) struct ResolveContext<'a> {
     pub(crate) prompt: usize,
     /// Most tokens the sequence may still grow by.
     pub(crate) room: u32,
+    /// How the model guesses tokens, unless the request says otherwise.
+    pub(crate) speculation: Speculation,
 }
 
 /// The options in force: nothing left open.
@@ -32,6 +35,7 @@ pub(crate) struct Resolved {
     pub(crate) priority: u32,
     pub(crate) group: Option<String>,
     pub(crate) deadline_ms: Option<u64>,
+    pub(crate) speculation: Speculation,
     pub(crate) max_tokens: u32,
     #[serde(serialize_with = "shortest")]
     pub(crate) temperature: f32,
@@ -130,6 +134,7 @@ impl Resolved {
             priority: options.priority,
             group: options.group.clone(),
             deadline_ms: options.deadline_ms,
+            speculation: options.speculation.unwrap_or(context.speculation),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
             top_k: options.top_k.or(top_k).unwrap_or(0),
@@ -170,6 +175,7 @@ impl Resolved {
             priority: 50,
             group: None,
             deadline_ms: None,
+            speculation: Speculation::None,
             max_tokens: u32::MAX,
             temperature: 0.0,
             top_k: 0,
@@ -233,14 +239,21 @@ mod tests {
     #[test]
     fn every_option_is_echoed() {
         let given = json!({
-            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
             "add_special_tokens": false, "skip_special_tokens": false,
         });
         let defaults = GenerationDefaults::default();
-        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
+        let context = ResolveContext {
+            defaults: &defaults,
+            eos: &[2],
+            vocab_size: 10,
+            prompt: 0,
+            room: 99,
+            speculation: Speculation::None,
+        };
         let unset = GenerateOptions::default().to_json();
         for &name in GenerateOptions::NAMES {
             assert_ne!(given[name], unset[name], "{name}: expected another value than its default");
@@ -259,7 +272,14 @@ mod tests {
             top_k: Some(20),
             ..GenerationDefaults::default()
         };
-        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
+        let context = ResolveContext {
+            defaults: &defaults,
+            eos: &[2],
+            vocab_size: 10,
+            prompt: 0,
+            room: 99,
+            speculation: Speculation::None,
+        };
         let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
         assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
         // The defaults of transformers' `generate`, where the file says nothing.
@@ -297,7 +317,14 @@ mod tests {
             stop_strings: vec!["end".into()],
             ..GenerationDefaults::default()
         };
-        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 20, room: 99 };
+        let context = ResolveContext {
+            defaults: &defaults,
+            eos: &[2],
+            vocab_size: 10,
+            prompt: 20,
+            room: 99,
+            speculation: Speculation::None,
+        };
         let found = Resolved::new(&GenerateOptions::default(), &context).unwrap();
         assert_eq!((found.max_tokens, found.min_tokens, found.no_repeat_ngram_size), (10, 5, 3));
         assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![4], vec![5]));

@@ -3,13 +3,20 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::options::{GenerateOptions, GenerationDefaults, ResolveContext};
+use crate::options::{GenerateOptions, GenerationDefaults, ResolveContext, Speculation};
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();
     Resolved::new(
         &options,
-        &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, prompt: 0, room: 10 },
+        &ResolveContext {
+            defaults: &defaults,
+            eos: &[],
+            vocab_size: 1000,
+            prompt: 0,
+            room: 10,
+            speculation: Speculation::None,
+        },
     )
     .unwrap()
 }

@@ -178,6 +178,7 @@ impl Session {
                 vocab_size: loaded.decoder.spec.vocab_size,
                 prompt: length,
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
+                speculation: loaded.options.speculation,
             },
         )?;
         check_min_tokens(options, &resolved)?;

@@ -53,7 +53,7 @@ pub(super) fn short_conv(
                 *out *= c;
             }
         });
-        if let Some(Snapshot { after, copy }) = state.snapshot {
+        for Snapshot { after, copy } in state.snapshots {
             copy[..(kernel_size - 1) * width].copy_from_slice(&history.after(after, kernel_size));
         }
         let after = history.after(state.rows, kernel_size);
@@ -135,7 +135,7 @@ fn convolve(cpu: &Cpu<'_>, states: &mut [SequenceState<'_>], recur: &Recur<'_, V
                 kernels.l2_norm(key, eps, 1.0);
             }
         });
-        if let Some(Snapshot { after, copy }) = &mut state.snapshot {
+        for Snapshot { after, copy } in &mut state.snapshots {
             copy[..conv_len].copy_from_slice(&history.after(*after, kernel_size));
         }
         let after = history.after(state.rows, kernel_size);
@@ -164,22 +164,24 @@ fn scan(
         let (of_sequence, others) = rest.split_at_mut(state.rows * heads * blocks * LANES);
         rest = others;
         let panels = state.live[recurrence.conv_len()..].chunks_exact_mut(panel);
-        let mut snapshots = state
-            .snapshot
-            .map(|Snapshot { after, copy }| (after, copy[recurrence.conv_len()..].chunks_exact_mut(panel)));
+        let snapshots = state.snapshots.into_iter();
+        let mut snapshots: Vec<_> = snapshots
+            .map(|Snapshot { after, copy }| (after, copy[recurrence.conv_len()..].chunks_exact_mut(panel)))
+            .collect();
         let outs = of_sequence.chunks_exact_mut(state.rows * LANES);
         for (index, (panel, out)) in panels.zip(outs).enumerate() {
-            let snapshot = snapshots
-                .as_mut()
-                .and_then(|(after, panels)| Some(Snapshot { after: *after, copy: panels.next()? }));
+            let of_panel = snapshots.iter_mut();
+            let of_panel =
+                of_panel.filter_map(|(after, panels)| Some(Snapshot { after: *after, copy: panels.next()? }));
+            let snapshots = of_panel.collect();
             let (head, block) = (index / blocks, index % blocks);
             let (row, rows) = (state.row, state.rows);
-            tasks.push(Task { head, block, row, rows, state: panel, snapshot, out });
+            tasks.push(Task { head, block, row, rows, state: panel, snapshots, out });
         }
     }
     let per_key_head = heads / recurrence.key_heads;
     cpu.region.parallel_chunks_mut(&mut tasks, 1, |_, tasks| {
-        for Task { head, block, row, rows: count, state, snapshot, out } in tasks {
+        for Task { head, block, row, rows: count, state, snapshots, out } in tasks {
             let key_head = if recurrence.tiled { *head % recurrence.key_heads } else { *head / per_key_head };
             let key_head = key_head * key_dim;
             let column = *head * value_dim + *block * LANES;
@@ -197,15 +199,13 @@ fn scan(
                     out: &mut out[from * LANES..to * LANES],
                 });
             };
-            let after = match snapshot {
-                Some(Snapshot { after, copy }) => {
-                    run(0, *after, state);
-                    copy.copy_from_slice(state);
-                    *after
-                }
-                None => 0,
-            };
-            run(after, *count, state);
+            let mut done = 0;
+            for Snapshot { after, copy } in snapshots {
+                run(done, *after, state);
+                copy.copy_from_slice(state);
+                done = *after;
+            }
+            run(done, *count, state);
         }
     });
 }
@@ -219,7 +219,7 @@ struct Task<'a> {
     rows: usize,
     /// `[key_dim, 16]`
     state: &'a mut [f32],
-    snapshot: Option<Snapshot<'a>>,
+    snapshots: Vec<Snapshot<'a>>,
     /// `[rows, 16]`
     out: &'a mut [f32],
 }

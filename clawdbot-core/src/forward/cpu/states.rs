@@ -11,7 +11,8 @@ pub(super) struct SequenceState<'a> {
     pub(crate) rows: usize,
     /// `[floats]`: the state, to be updated from before the rows to after them.
     pub(crate) live: &'a mut [f32],
-    pub(crate) snapshot: Option<Snapshot<'a>>,
+    /// In the order of the rows.
+    pub(crate) snapshots: Vec<Snapshot<'a>>,
 }
 
 /// A copy of a state that a pass is to take.
@@ -27,14 +28,8 @@ struct Wanted {
     page: PageId,
     /// Index of its sequence.
     sequence: usize,
-    role: Role,
-}
-
-/// What a page holds.
-#[derive(Clone, Copy)]
-enum Role {
-    Live,
-    Snapshot,
+    /// After how many of its rows it is written, if it is a snapshot.
+    after: Option<usize>,
 }
 
 /// The states of `layer`, one for each sequence of `batch` that has rows.
@@ -61,26 +56,33 @@ pub(super) fn sequence_states<'a>(
             return Err(Error::internal(format!("a state after {tokens} tokens for a pass from {start} on")));
         }
         let of_pass = start..start + sequence.rows;
-        let snapshot = table.snapshot().filter(|snapshot| of_pass.contains(&snapshot.tokens));
+        let snapshots = table.snapshots().filter(|snapshot| of_pass.contains(&snapshot.tokens));
         let index = places.len();
-        wanted.push(Wanted { page: live.page, sequence: index, role: Role::Live });
-        let of_snapshot = |state: State| Wanted { page: state.page, sequence: index, role: Role::Snapshot };
-        wanted.extend(snapshot.map(of_snapshot));
-        places.push((row, sequence.rows, snapshot.map(|snapshot| snapshot.tokens - start)));
+        wanted.push(Wanted { page: live.page, sequence: index, after: None });
+        let of_snapshot =
+            |State { tokens, page }| Wanted { page, sequence: index, after: Some(tokens - start) };
+        wanted.extend(snapshots.map(of_snapshot));
+        places.push((row, sequence.rows));
         row += sequence.rows;
     }
     wanted.sort_unstable_by_key(|wanted| wanted.page);
     let ids: Vec<PageId> = wanted.iter().map(|wanted| wanted.page).collect();
     let index = cache.index_of(layer);
     let pages = cache.pool_mut(layer).pages_mut(&ids);
-    let mut found: Vec<[Option<&mut [f32]>; 2]> = places.iter().map(|_| [None, None]).collect();
-    for (page, &Wanted { sequence, role, .. }) in pages.into_iter().zip(&wanted) {
+    let mut found: Vec<(Option<&mut [f32]>, Vec<Snapshot<'_>>)> =
+        places.iter().map(|_| (None, Vec::new())).collect();
+    for (page, &Wanted { sequence, after, .. }) in pages.into_iter().zip(&wanted) {
         let PageData::F32(data) = page else { return Err(missing()) };
-        found[sequence][role as usize] = data.get_mut(index * floats..(index + 1) * floats);
+        let data = data.get_mut(index * floats..(index + 1) * floats);
+        match (after, data) {
+            (None, data) => found[sequence].0 = data,
+            (Some(after), Some(copy)) => found[sequence].1.push(Snapshot { after, copy }),
+            (Some(_), None) => return Err(missing()),
+        }
     }
-    let states = places.into_iter().zip(found).map(|((row, rows, after), [live, snapshot])| {
-        let snapshot = after.zip(snapshot).map(|(after, copy)| Snapshot { after, copy });
-        Some(SequenceState { row, rows, live: live?, snapshot })
+    let states = places.into_iter().zip(found).map(|((row, rows), (live, mut snapshots))| {
+        snapshots.sort_unstable_by_key(|snapshot| snapshot.after);
+        Some(SequenceState { row, rows, live: live?, snapshots })
     });
     states.collect::<Option<_>>().ok_or_else(missing)
 }

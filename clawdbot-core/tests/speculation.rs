@@ -1,0 +1,144 @@
+//! Guessed tokens change times, and no result.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+mod support;
+
+use clawdbot_core::{
+    Completion, Driver, ErrorKind, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions,
+    Source, Speculation,
+};
+
+fn load(source: &Source, driver: Driver, speculation: Speculation) -> Model {
+    let runtime = RuntimeOptions::default().threads(2_u32).driver(driver);
+    let options = ModelOptions::default().speculation(speculation);
+    Runtime::new(&runtime).unwrap().load(source, &options).unwrap()
+}
+
+/// Something that repeats itself.
+fn prompt(salt: u32) -> Prompt {
+    Prompt::Tokens((0..90).map(|i| 3 + (i % 17 * 37 + salt * 101) % 400).collect())
+}
+
+fn prompts() -> Vec<Prompt> {
+    (0..6).map(prompt).collect()
+}
+
+fn ways() -> [GenerateOptions; 3] {
+    let base = GenerateOptions::default().ignore_eos(true).max_tokens(80_u32).logprobs(2_u32);
+    let sampled = base.clone().temperature(0.8).top_k(Some(20)).seed(3_u64);
+    [base.temperature(0.0), sampled.clone(), sampled.repetition_penalty(1.1).frequency_penalty(0.2)]
+}
+
+/// Text, tokens, and the bits of the log-probabilities.
+fn bits(done: &Completion) -> (String, Vec<u32>, Vec<u32>) {
+    let all = done.logprobs.iter().flatten().flat_map(|entry| &entry.top);
+    (done.text.clone(), done.token_ids.clone(), all.map(|top| top.logprob.to_bits()).collect())
+}
+
+fn all(model: &Model, options: &GenerateOptions) -> Vec<Completion> {
+    let mut all: Vec<_> =
+        prompts().into_iter().map(|prompt| model.generate(prompt, options).unwrap()).collect();
+    all.extend(model.generate_batch(prompts(), options).into_iter().map(Result::unwrap));
+    all
+}
+
+#[test]
+fn what_occurred_before_is_guessed_and_no_bit_changes() {
+    let mut all_tried = 0;
+    for family in ["", "gemma3", "gpt_oss", "qwen3_5", "granite4", "lfm2", "deepseek_v2"] {
+        let source = match family {
+            "" => Source::Builtin,
+            family => Source::Path(support::family(family)),
+        };
+        let plain = load(&source, Driver::Caller, Speculation::None);
+        for driver in [Driver::Caller, Driver::Thread] {
+            let model = load(&source, driver, Speculation::Ngram);
+            let mut usages = Vec::new();
+            for (way, options) in ways().iter().enumerate() {
+                let (expected, found) = (all(&plain, options), all(&model, options));
+                assert!(found.iter().map(bits).eq(expected.iter().map(bits)), "{family} {way}");
+                assert!(expected.iter().all(|done| done.usage.draft_tokens == 0));
+                usages.extend(found.iter().map(|done| done.usage));
+            }
+            let sum = |of: fn(&clawdbot_core::Usage) -> usize| usages.iter().map(of).sum::<usize>() as u64;
+            let (tried, right) = (sum(|usage| usage.draft_tokens), sum(|usage| usage.accepted_tokens));
+            println!("{family} {driver}: {right} of {tried} drafts were right");
+            all_tried += tried;
+            // The metrics are those of the requests.
+            let metrics = &model.runtime().metrics().models[0];
+            assert_eq!((metrics.draft_tokens, metrics.accepted_tokens), (tried, right));
+            assert_eq!(metrics.drafts_by_position.iter().sum::<u64>(), tried);
+            let by_position =
+                |at: usize| usages.iter().map(|usage| u64::from(usage.accepted_by_position[at])).sum::<u64>();
+            for (at, count) in metrics.accepted_by_position.iter().enumerate() {
+                assert_eq!(*count, by_position(at));
+                assert!(*count <= metrics.drafts_by_position[at]);
+            }
+        }
+    }
+    assert!(all_tried > 100, "{all_tried}");
+}
+
+#[test]
+fn a_request_says_whether_tokens_are_guessed() {
+    let guessing = load(&Source::Builtin, Driver::Caller, Speculation::Ngram);
+    let plain = load(&Source::Builtin, Driver::Caller, Speculation::None);
+    let options = ways()[0].clone();
+    let drafts = |model: &Model, options: &GenerateOptions| {
+        let done = model.generate(prompt(1), options).unwrap();
+        (done.options["speculation"].as_str().unwrap().to_owned(), done.usage.draft_tokens > 0)
+    };
+    assert_eq!(drafts(&guessing, &options), ("ngram".to_owned(), true));
+    assert_eq!(drafts(&plain, &options), ("none".to_owned(), false));
+    let none = options.clone().speculation(Speculation::None);
+    assert_eq!(drafts(&guessing, &none), ("none".to_owned(), false));
+    let ngram = options.speculation(Speculation::Ngram);
+    assert_eq!(drafts(&plain, &ngram), ("ngram".to_owned(), true));
+    let bad = serde_json::json!({"speculation": "tree"});
+    let error = GenerateOptions::from_json(bad.as_object().unwrap()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().starts_with("option speculation: expected "), "{error}");
+}
+
+/// What ends a request ends it at the same place among drafts.
+#[test]
+fn stop_texts_and_tokens_end_where_they_do_without() {
+    let (guessing, plain) = (
+        load(&Source::Builtin, Driver::Caller, Speculation::Ngram),
+        load(&Source::Builtin, Driver::Caller, Speculation::None),
+    );
+    let story =
+        "Once upon a time there was a dog. Once upon a time there was a cat. Once upon a time there was";
+    let base = GenerateOptions::default().temperature(0.0).max_tokens(60_u32);
+    let long = plain.generate(story, &base).unwrap();
+    for cut in 1..long.text.len() - 4 {
+        let Some(stop) = long.text.get(cut..cut + 4) else { continue };
+        let options = base.clone().stop(vec![stop.to_owned()]);
+        let (expected, found) =
+            (plain.generate(story, &options).unwrap(), guessing.generate(story, &options).unwrap());
+        assert!(found == expected, "{stop:?}");
+    }
+    for &token in &long.token_ids {
+        let options = base.clone().stop_token_ids(vec![token]);
+        let (expected, found) =
+            (plain.generate(story, &options).unwrap(), guessing.generate(story, &options).unwrap());
+        assert!(found == expected, "{token}");
+    }
+}
+
+#[test]
+fn a_model_that_generates_nothing_has_nothing_to_guess() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/embeddings/bert");
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+    let options = ModelOptions::default().speculation(Speculation::Ngram);
+    for error in [
+        runtime.load(&Source::Path(dir.clone()), &options).unwrap_err(),
+        runtime.plan(&Source::Path(dir.clone()), &options).unwrap_err(),
+    ] {
+        assert_eq!(
+            (error.kind(), &error.detail()["option"]),
+            (ErrorKind::InvalidArgument, &"speculation".into())
+        );
+        assert!(error.message().starts_with("option speculation: expected none, as "), "{error}");
+    }
+}
