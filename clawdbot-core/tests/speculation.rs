@@ -142,3 +142,76 @@ fn a_model_that_generates_nothing_has_nothing_to_guess() {
         assert!(error.message().starts_with("option speculation: expected none, as "), "{error}");
     }
 }
+
+#[test]
+fn another_model_guesses_and_no_bit_changes() {
+    // Trained differently, with the same tokens.
+    for (family, draft) in
+        [("qwen3", "llama"), ("gemma2", "qwen2"), ("granite4", "llama"), ("qwen3_5", "olmo3")]
+    {
+        let source = Source::Path(support::family(family));
+        let plain = load(&source, Driver::Caller, Speculation::None);
+        let runtime = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+        let options =
+            ModelOptions::default().draft_model(Some(support::family(draft))).speculation(Speculation::Draft);
+        let alone = runtime.plan(&source, &ModelOptions::default()).unwrap();
+        let plan = runtime.plan(&source, &options).unwrap();
+        assert!(plan.draft_bytes > 0 && plan.load_bytes == alone.load_bytes + plan.draft_bytes);
+        let model = runtime.load(&source, &options).unwrap();
+        assert_eq!(model.info().plan.load_bytes, plan.load_bytes);
+        let fixed = runtime.memory_used();
+        for options in ways() {
+            assert!(
+                all(&model, &options).iter().map(bits).eq(all(&plain, &options).iter().map(bits)),
+                "{family}"
+            );
+        }
+        let metrics = runtime.metrics();
+        assert_eq!((metrics.models.len(), runtime.memory_used()), (1, fixed));
+        assert!(metrics.models[0].draft_tokens > 0, "{family}");
+        drop(model);
+        assert_eq!(runtime.memory_used(), 0);
+    }
+}
+
+#[test]
+fn a_model_that_cannot_draft_is_refused() {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+    let llama = Source::Path(support::family("llama"));
+    let embeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/embeddings/bert");
+    let gone = std::path::PathBuf::from("/nowhere/at/all");
+    for (draft, kind, message) in [
+        (
+            support::family("granite4"),
+            ErrorKind::InvalidArgument,
+            "option draft_model: expected a model without recurrent layers, found ",
+        ),
+        (embeds, ErrorKind::InvalidArgument, "option draft_model: expected a model that generates, found "),
+        (gone, ErrorKind::NotFound, "option draft_model: "),
+    ] {
+        let options = ModelOptions::default().draft_model(Some(draft));
+        for error in
+            [runtime.load(&llama, &options).unwrap_err(), runtime.plan(&llama, &options).unwrap_err()]
+        {
+            assert_eq!((error.kind(), &error.detail()["option"]), (kind, &"draft_model".into()), "{error}");
+            assert!(error.message().starts_with(message), "{error}");
+        }
+        assert_eq!(runtime.memory_used(), 0);
+    }
+    // Other tokens.
+    let options = ModelOptions::default().draft_model(Some(support::family("llama")));
+    let error = runtime.load(&Source::Builtin, &options).unwrap_err();
+    assert!(error.message().starts_with("option draft_model: expected "), "{error}");
+    // A model is needed.
+    let error = runtime.load(&llama, &ModelOptions::default().speculation(Speculation::Draft)).unwrap_err();
+    assert_eq!(
+        error.message(),
+        "option draft_model: expected the path of a model, with speculation draft, found nothing"
+    );
+    let model = runtime.load(&llama, &ModelOptions::default()).unwrap();
+    let error =
+        model.generate(prompt(1), &GenerateOptions::default().speculation(Speculation::Draft)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let expected = "option speculation: expected none or ngram, as the model was loaded without a draft_model, found draft";
+    assert_eq!(error.message(), expected);
+}

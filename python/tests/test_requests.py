@@ -86,6 +86,10 @@ def test_guessed_tokens_change_no_result():
     assert guessing.generate(prompt, max_tokens=80, speculation="none").usage.draft_tokens == 0
     with pytest.raises(clawdbot.InvalidArgument, match="speculation"):
         plain.generate(prompt, speculation="tree")
+    with pytest.raises(clawdbot.InvalidArgument, match="draft_model"):
+        runtime.load(speculation="draft")
+    with pytest.raises(clawdbot.InvalidArgument, match="without a draft_model"):
+        plain.generate(prompt, speculation="draft")
 
 
 def test_prompts_that_begin_the_same_and_metrics(runtime):

@@ -8,9 +8,11 @@ use super::model::{Model, ModelInfo};
 use super::plan::{self, EmbeddingInfo};
 use super::prefix_file;
 use super::saved::Numerics;
+use super::speculation::{Role, check_speculation, draft_cache};
 use crate::cache::KvCache;
 use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, Result};
+use crate::metrics::Meter;
 use crate::options::{Driver, ModelOptions};
 use crate::runtime::{Driven, LogLevel, Reservation, Runtime};
 
@@ -46,6 +48,7 @@ impl Runtime {
         options: &ModelOptions,
         max_context: usize,
         scratch: Reservation,
+        role: Role,
     ) -> Result<Arc<Loaded>> {
         let (spec, name) = (&shared.decoder.spec, &shared.name);
         let mut cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
@@ -68,8 +71,14 @@ impl Runtime {
                 }),
             }
         }
-        let mut engine =
-            Engine::new(cache, reserved_bytes(options.max_batch), self.budget(), self.meter(name));
+        let (draft, meter) = match role {
+            Role::Requests { draft, .. } => (draft, self.meter(name)),
+            Role::Drafts => (None, Meter::default()),
+        };
+        let mut engine = Engine::new(cache, reserved_bytes(options.max_batch), self.budget(), meter);
+        if let Some(draft) = &draft {
+            engine.draft_from(draft_cache(draft)?);
+        }
         engine.bound_queue(options.max_queue);
         engine.swap_to(self.swap().cloned());
         engine.keep_pace(options.target_inter_token_ms);
@@ -87,6 +96,7 @@ impl Runtime {
             turn: Mutex::new(()),
             adapters: RwLock::default(),
             prefix_file: kept_in,
+            draft,
             bounds: Bounds::new(options, scratch),
             shared,
         });
@@ -104,7 +114,7 @@ impl Loaded {
     fn options_of_instance(&self, options: &ModelOptions) -> Result<ModelOptions> {
         options.validate()?;
         let (own, unset) = (&self.options, &ModelOptions::default());
-        let ModelOptions { weights, merge_adapters, chat_template, mmap, verify, cache, .. } = options;
+        let ModelOptions { weights, merge_adapters, chat_template, mmap, verify, cache, draft_model, .. } = options;
         let fixed = [
             ("weights", *weights == own.weights || *weights == unset.weights),
             ("merge_adapters", *merge_adapters == own.merge_adapters || merge_adapters.is_empty()),
@@ -112,6 +122,7 @@ impl Loaded {
             ("mmap", *mmap == own.mmap || mmap.is_none()),
             ("verify", *verify == own.verify || !verify),
             ("cache", *cache == own.cache || *cache == unset.cache),
+            ("draft_model", *draft_model == own.draft_model || draft_model.is_none()),
         ];
         if let Some((name, _)) = fixed.into_iter().find(|(_, same)| !same) {
             let expected = "what the model was loaded with, or nothing";
@@ -129,6 +140,7 @@ impl Loaded {
             mmap: own.mmap,
             verify: own.verify,
             cache: own.cache.clone(),
+            draft_model: own.draft_model.clone(),
             ..options.clone()
         })
     }
@@ -142,6 +154,7 @@ impl Loaded {
         self.runtime.pool().check_fork()?;
         let options = &self.options_of_instance(options)?;
         self.runtime.keeps_prefixes(options)?;
+        check_speculation(&self.decoder.spec, options)?;
         let spec = &self.decoder.spec;
         let (max_context, threads) = (plan::max_context(spec, options)?, self.runtime.threads());
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.runtime.budget())?;
@@ -160,7 +173,10 @@ impl Loaded {
         (plan.max_context, plan.scratch_bytes, plan.load_bytes) = (max_context, scratch, load_bytes);
         plan.embedding = EmbeddingInfo::new(&self.embedding, spec.pooled_size(), max_context);
         drop(cache);
-        let loaded = self.runtime.instance(Arc::clone(&self.shared), options, max_context, reservation)?;
+        // The draft model is shared too; each instance has pages of its own for it.
+        let role = Role::Requests { draft: self.draft.clone(), draft_bytes: 0 };
+        let loaded =
+            self.runtime.instance(Arc::clone(&self.shared), options, max_context, reservation, role)?;
         Ok((loaded, info))
     }
 }
@@ -168,7 +184,7 @@ impl Loaded {
 impl Model {
     /// Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and
     /// adapters of its own. `options`: as for loading; those that say what the weights are (`weights`, `merge_adapters`,
-    /// `chat_template`, `mmap`, `verify`, `cache`) are this model's. `load_bytes` in its plan is what it takes beyond the
+    /// `chat_template`, `mmap`, `verify`, `cache`, `draft_model`) are this model's. `load_bytes` in its plan is what it takes beyond the
     /// weights, which are freed with the last instance.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::loaded::Shared;
 use super::model::{Model, ModelInfo};
 use super::plan::{Plan, Sizes};
-use super::speculation::check_speculation;
+use super::speculation::{Draft, Role};
 use crate::cancel::{Progress, reporting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
@@ -31,10 +31,12 @@ impl Runtime {
         self.keeps_prefixes(options)?;
         let mut opened =
             Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
-        check_speculation(&opened, options)?;
+        let draft = Draft::open(&opened, options)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
         let options = opened.resolve(options)?;
-        Ok(Plan { verified, ..Plan::new(self, &opened, &options)? })
+        let draft = draft.map(|draft| Plan::new(self, &draft.opened, &draft.options)).transpose()?;
+        let plan = Plan { verified, ..Plan::new(self, &opened, &options)? };
+        Ok(plan.with_draft(draft.map_or(0, |draft| draft.load_bytes), self.budget()))
     }
 
     /// Loads a model.
@@ -84,13 +86,33 @@ impl Runtime {
     /// As [`Runtime::load_with_progress`].
     pub(crate) fn load_opened(
         &self,
-        mut opened: Opened,
+        opened: Opened,
         options: &ModelOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
+        // The smaller model comes first: what is wrong with it is known soon.
+        let draft = match Draft::open(&opened, options)? {
+            Some(Draft { opened, options }) => {
+                Some(self.load_as(Role::Drafts, opened, &options, &mut progress)?)
+            }
+            None => None,
+        };
+        let draft_bytes = draft.as_ref().map_or(0, |draft| draft.info().plan.load_bytes);
+        let draft = draft.map(|draft| draft.loaded()).transpose()?;
+        self.load_as(Role::Requests { draft, draft_bytes }, opened, options, &mut progress)
+    }
+
+    /// # Errors
+    /// As [`Runtime::load_with_progress`].
+    fn load_as(
+        &self,
+        role: Role,
+        mut opened: Opened,
+        options: &ModelOptions,
+        mut progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Model> {
         let maps = self.maps(options)?;
         self.keeps_prefixes(options)?;
-        check_speculation(&opened, options)?;
         let options = &opened.resolve(options)?;
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
@@ -151,6 +173,8 @@ impl Runtime {
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
         let bos = defaults.bos_token_id.or(spec.bos);
+        let draft_bytes = role.draft_bytes();
+        let plan = Plan { draft_bytes, load_bytes: plan.load_bytes.saturating_add(draft_bytes), ..plan };
         let info =
             ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
@@ -170,7 +194,7 @@ impl Runtime {
             fingerprint: Mutex::default(),
             reservation,
         };
-        let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch)?;
+        let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch, role)?;
         Ok(Model::new(loaded, info))
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Loaded {
     /// Where its prefix cache is kept.
     pub(crate) prefix_file: Option<PathBuf>,
     pub(crate) bounds: Bounds,
+    /// The model that drafts its tokens, for itself alone.
+    pub(crate) draft: Option<Arc<Loaded>>,
 }
 
 /// The adapters of a model, by name.

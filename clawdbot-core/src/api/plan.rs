@@ -62,7 +62,9 @@ pub struct Plan {
     pub kv_bytes_full_context: u64,
     /// Buffers of the largest forward pass, of sampling, and what small requests keep.
     pub scratch_bytes: u64,
-    /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
+    /// What loading the `draft_model` needs of the budget; 0 without one.
+    pub draft_bytes: u64,
+    /// Weights, scratch, the first page of KV cache and the states of a sequence, and `draft_bytes`: what loading needs of the budget.
     pub load_bytes: u64,
     /// Most bytes that the runtime's models may take together, if it has a budget.
     pub memory_budget: Option<u64>,
@@ -300,13 +302,11 @@ impl Plan {
             max_context: sizes.max_context,
             kv_bytes_full_context: kv_bytes(&cache, sizes.max_context),
             scratch_bytes: sizes.scratch,
+            draft_bytes: 0,
             load_bytes,
             memory_budget: budget.limit(),
             system_memory: budget.memory(),
-            fits: budget
-                .limit()
-                .or(budget.memory())
-                .is_none_or(|limit| load_bytes <= limit.saturating_sub(budget.used())),
+            fits: fits(load_bytes, budget),
             verified: false,
             kernels: runtime.kernels(),
             threads: runtime.threads(),
@@ -317,4 +317,16 @@ impl Plan {
             warnings: opened.warnings(),
         })
     }
+
+    /// The plan with a draft model that takes so many bytes.
+    pub(super) fn with_draft(self, draft_bytes: u64, budget: &Budget) -> Self {
+        let load_bytes = self.load_bytes.saturating_add(draft_bytes);
+        Plan { draft_bytes, load_bytes, fits: fits(load_bytes, budget), ..self }
+    }
+}
+
+/// Whether so many bytes are free in the budget; without one, in the machine's memory.
+fn fits(bytes: u64, budget: &Budget) -> bool {
+    let limit = budget.limit().or(budget.memory());
+    limit.is_none_or(|limit| bytes <= limit.saturating_sub(budget.used()))
 }

@@ -64,6 +64,10 @@ impl Served for Loaded {
         self.runtime.pool()
     }
 
+    fn draft_model(&self) -> Option<&dyn Served> {
+        self.draft.as_deref().map(|draft| draft as &dyn Served)
+    }
+
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass> {
         let Resources { cache, scratch, stop, .. } = resources;
         #[cfg(test)]

@@ -8,8 +8,15 @@ use std::time::Duration;
 
 /// Most rows of passes whose times are kept; larger ones have no drafts.
 const MAX_ROWS: usize = 128;
-/// Classes of guesses (see the drafters).
-pub(super) const CLASSES: usize = 16;
+/// How often guesses of each class (see where they come from) are thought to be right before that is known: of n-grams, of a
+/// draft model.
+const PRIORS: [f64; CLASSES] = [0.3, 0.42, 0.54, 0.66, 0.78, 0.9, 0.6, 0.6, 0.6, 0.6];
+/// Classes of guesses.
+pub(super) const CLASSES: usize = 10;
+/// The first class of a draft model's.
+pub(super) const OF_MODEL: usize = 6;
+/// What a pass of the draft model is thought to cost before that is known, as a part of the model's.
+const DRAFT_STEP: f64 = 0.15;
 /// Weight of the latest time in the mean, and what it counts at most, as a multiple of the mean.
 const WEIGHT: f64 = 0.2;
 const MOST: f64 = 2.0;
@@ -81,6 +88,15 @@ impl Costs {
     }
 }
 
+/// What a sequence could guess.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Prospect {
+    /// How likely its guesses are right, each if those before it are.
+    pub(super) rates: Vec<f64>,
+    /// Whether each of them takes a pass of the draft model.
+    pub(super) modelled: bool,
+}
+
 /// Decides how many drafts there are.
 #[derive(Debug)]
 pub(super) struct Controller {
@@ -123,28 +139,32 @@ impl Controller {
 
     /// How likely a guess of a request is right, given that those before it are.
     pub(super) fn rate(&self, request: &Acceptance, class: usize) -> f64 {
-        // A first guess, of which little is known.
-        let before = (0.3 + 0.12 * class as f64).min(0.9);
-        request.rate(class, self.all.rate(class, before, OTHERS), OTHERS)
+        request.rate(class, self.all.rate(class, PRIORS[class], OTHERS), OTHERS)
     }
 
-    /// How many drafts each sequence of a pass has. `rates`: for each, how likely its guesses are right, each if those before it
-    /// are; `rows`: those of the pass without drafts, `most`: how many there may be.
-    pub(super) fn choose(&mut self, rates: &[Vec<f64>], rows: usize, most: usize) -> Vec<usize> {
-        let mut counts = vec![0; rates.len()];
+    /// How many drafts each sequence of a pass has. `rows`: those of the pass without drafts, `most`: how many there may be,
+    /// `step`: seconds of a pass of the draft model, if they are known.
+    pub(super) fn choose(
+        &mut self,
+        prospects: &[Prospect],
+        rows: usize,
+        most: usize,
+        step: Option<f64>,
+    ) -> Vec<usize> {
+        let mut counts = vec![0; prospects.len()];
         #[cfg(test)]
         if let Some(fixed) = self.fixed {
             let mut left = most;
-            for (count, rates) in counts.iter_mut().zip(rates) {
-                *count = fixed.min(rates.len()).min(left);
+            for (count, prospect) in counts.iter_mut().zip(prospects) {
+                *count = fixed.min(prospect.rates.len()).min(left);
                 left -= *count;
             }
             return counts;
         }
         let mut likely: Vec<(f64, usize)> = Vec::new();
-        for (index, rates) in rates.iter().enumerate() {
+        for (index, prospect) in prospects.iter().enumerate() {
             let mut both = 1.0;
-            for rate in rates {
+            for rate in &prospect.rates {
                 both *= rate;
                 likely.push((both, index));
             }
@@ -156,19 +176,27 @@ impl Controller {
         if likely.is_empty() || self.costs.0[rows] == 0.0 {
             return counts;
         }
-        let count = self.best(&likely, rows);
+        let depths = likely.iter().scan(counts.clone(), |depths, (_, index)| {
+            depths[*index] += usize::from(prospects[*index].modelled);
+            Some(depths[*index])
+        });
+        let depths: Vec<usize> = depths.collect();
+        let count = self.best(&likely, &depths, rows, step);
         for (_, index) in &likely[..count] {
             counts[*index] += 1;
         }
         counts
     }
 
-    fn best(&mut self, likely: &[(f64, usize)], rows: usize) -> usize {
+    /// How many of the `likely` drafts there are; `depths`: how many passes of the draft model come before each of them.
+    fn best(&mut self, likely: &[(f64, usize)], depths: &[usize], rows: usize, step: Option<f64>) -> usize {
         let base = self.costs.0[rows];
-        let (mut best, mut gain, mut found) = (0, LEAST_GAIN, rows as f64);
-        for (index, (right, _)) in likely.iter().enumerate() {
+        let step = step.map_or(DRAFT_STEP, |step| step / base);
+        let (mut best, mut gain, mut found, mut passes) = (0, LEAST_GAIN, rows as f64, 0);
+        for (index, ((right, _), depth)) in likely.iter().zip(depths).enumerate() {
             found += right;
-            let cost = self.costs.of(rows + index + 1).unwrap_or(f64::INFINITY) / base;
+            passes = passes.max(*depth);
+            let cost = self.costs.of(rows + index + 1).unwrap_or(f64::INFINITY) / base + step * passes as f64;
             if found / rows as f64 / cost > gain {
                 (best, gain) = (index + 1, found / rows as f64 / cost);
             }
@@ -202,6 +230,11 @@ mod tests {
         controller
     }
 
+    fn of(sequences: &[(f64, usize)]) -> Vec<Prospect> {
+        let prospect = |&(rate, count)| Prospect { rates: vec![rate; count], modelled: false };
+        sequences.iter().map(prospect).collect()
+    }
+
     #[test]
     fn times_in_between_are_guessed() {
         let mut costs = Controller::default().costs;
@@ -219,39 +252,48 @@ mod tests {
 
     #[test]
     fn drafts_are_as_many_as_pay() {
-        let sure = vec![vec![0.9; 15]];
-        let doubtful = vec![vec![0.2; 15]];
+        let sure = of(&[(0.9, 15)]);
+        let doubtful = of(&[(0.2, 15)]);
         // A further row costs a tenth, or as much as the first.
         let mut cheap = measured(0.9, 0.1, &[1, 16]);
         let mut dear = measured(0.0, 1.0, &[1, 16]);
-        let few = cheap.choose(&doubtful, 1, 15)[0];
-        let many = cheap.choose(&sure, 1, 15)[0];
+        let few = cheap.choose(&doubtful, 1, 15, None)[0];
+        let many = cheap.choose(&sure, 1, 15, None)[0];
         assert!((1..4).contains(&few) && many > 6, "{few} {many}");
-        assert_eq!((dear.choose(&sure, 1, 15), dear.choose(&doubtful, 1, 15)), (vec![0], vec![0]));
+        assert_eq!(
+            (dear.choose(&sure, 1, 15, None), dear.choose(&doubtful, 1, 15, None)),
+            (vec![0], vec![0])
+        );
         // As many as may be.
-        assert_eq!((cheap.choose(&sure, 1, 2), cheap.choose(&sure, 1, 0)), (vec![2], vec![0]));
+        assert_eq!((cheap.choose(&sure, 1, 2, None), cheap.choose(&sure, 1, 0, None)), (vec![2], vec![0]));
         // Nothing is known of such passes.
-        assert_eq!(cheap.choose(&sure, 2, 15), [0]);
+        assert_eq!(cheap.choose(&sure, 2, 15, None), [0]);
+        // Passes of a draft model cost as well: drafts end where they are not worth one.
+        let modelled: Vec<Prospect> =
+            sure.into_iter().map(|one| Prospect { modelled: true, ..one }).collect();
+        let fewer = cheap.choose(&modelled, 1, 15, Some(0.2))[0];
+        assert!(fewer > 0 && fewer < many, "{fewer} {many}");
+        assert_eq!(cheap.choose(&modelled, 1, 15, Some(2.0)), [0]);
     }
 
     #[test]
     fn the_likeliest_come_first() {
         let mut controller = measured(0.9, 0.1, &[3, 18]);
-        let counts = controller.choose(&[vec![0.9; 4], vec![0.01; 4], vec![0.5; 4]], 3, 15);
+        let counts = controller.choose(&of(&[(0.9, 4), (0.01, 4), (0.5, 4)]), 3, 15, None);
         assert!(counts[0] > counts[2] && counts[2] > 0 && counts[1] == 0, "{counts:?}");
     }
 
     #[test]
     fn what_does_not_pay_is_tried_again_now_and_then() {
         let mut controller = measured(0.0, 1.0, &[1, 4]);
-        let rates = vec![vec![0.5; 15]];
-        let counts: Vec<usize> = (0..3000).map(|_| controller.choose(&rates, 1, 15)[0]).collect();
+        let rates = of(&[(0.5, 15)]);
+        let counts: Vec<usize> = (0..3000).map(|_| controller.choose(&rates, 1, 15, None)[0]).collect();
         let tried: Vec<usize> = (0..3000).filter(|&pass| counts[pass] > 0).collect();
         assert_eq!(tried[..3], [31, 95, 223]);
         assert!(tried.len() < 12, "{tried:?}");
         // Where it pays, a pass without drafts is measured now and then.
         let mut controller = measured(0.9, 0.1, &[1, 16]);
-        let plain = (0..1000).filter(|_| controller.choose(&rates, 1, 15) == [0]).count();
+        let plain = (0..1000).filter(|_| controller.choose(&rates, 1, 15, None) == [0]).count();
         assert!((1..10).contains(&plain), "{plain}");
     }
 

@@ -1,6 +1,7 @@
 //! Which sequences get pages, and which lose them.
 
 use super::Engine;
+use super::draft_model::DraftModel;
 use super::entry::{Entry, Limits, Memory, SequenceId, TURN};
 use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
@@ -24,8 +25,9 @@ impl Engine {
         entries.retain(|entry| !self.waits_for_prefix(entry.id));
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
-        // Pages on their way back are in no pool.
-        let capacity = self.cache.capacity().saturating_add(self.reading_bytes());
+        // Pages on their way back are in no pool, and the draft model's are given up where they are missed.
+        let more = self.reading_bytes().saturating_add(self.draft_bytes());
+        let capacity = self.cache.capacity().saturating_add(more);
         let memory = Memory { capacity, pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
@@ -36,6 +38,7 @@ impl Engine {
                 });
             }
         }
+        self.short = short;
         let plan = plan_step(entries, limits, short.then_some(memory));
         for id in plan.hopeless {
             let Some(sequence) = self.sequences.get(&id) else { continue };
@@ -150,9 +153,12 @@ impl Engine {
         }
     }
 
-    /// Frees pages that nobody needs now: those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
+    /// Frees pages that nobody needs now: the draft model's, those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
     /// spare them and is not `spared`. Returns whether there were any.
     pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
+        if self.draft.as_mut().is_some_and(DraftModel::release) {
+            return true;
+        }
         let mut freed = self.cache.forget_prefix();
         if freed {
             return true;
@@ -230,8 +236,9 @@ impl Engine {
 
     /// Releases the pages of single requests that have ended, even while their handle is still held.
     pub(super) fn release_ended(&mut self) {
-        for sequence in self.sequences.values_mut() {
+        for (&id, sequence) in &mut self.sequences {
             if sequence.once && !sequence.is_running() {
+                self.draft.iter_mut().for_each(|draft| draft.forget(id));
                 self.cache.release_all(&mut sequence.tables);
                 (sequence.computed, sequence.swapped) = (0, None);
             }

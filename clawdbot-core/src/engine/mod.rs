@@ -7,6 +7,7 @@
 mod controller;
 mod costs;
 mod deliver;
+mod draft_model;
 mod entry;
 mod grants;
 mod guess;
@@ -41,6 +42,7 @@ mod tests_served;
 mod tests_simulation;
 #[cfg(test)]
 mod tests_speculation;
+#[cfg(test)]
 mod tests_swap;
 
 use std::collections::BTreeMap;
@@ -57,6 +59,7 @@ use crate::runtime::{Budget, SwapSpace};
 
 use controller::Controller;
 use costs::Costs;
+pub(crate) use draft_model::DraftModel;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
@@ -105,6 +108,9 @@ pub(crate) struct Engine {
     /// Where sequences leave pages that they lose.
     swap: Option<SwapSpace>,
     costs: Costs,
+    draft: Option<DraftModel>,
+    /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
+    short: bool,
     /// Test hook, called in every pass.
     #[cfg(test)]
     trap: Option<Arc<crate::forward::trap::Trap>>,
@@ -135,6 +141,8 @@ impl Engine {
             controller: Controller::default(),
             swap: None,
             costs: Costs::default(),
+            draft: None,
+            short: false,
             #[cfg(test)]
             trap: None,
             #[cfg(test)]
@@ -193,6 +201,7 @@ impl Engine {
         if let Some(mut sequence) = self.sequences.remove(&id) {
             self.cache.release_all(&mut sequence.tables);
             self.requests.forget(sequence.charged);
+            self.draft.iter_mut().for_each(|draft| draft.forget(id));
         }
         if self.sequences.is_empty() {
             self.cache.trim();
@@ -291,6 +300,16 @@ impl Engine {
         }
     }
 
+    /// Takes drafts from another model, too.
+    pub(crate) fn draft_from(&mut self, draft: DraftModel) {
+        self.draft = Some(draft);
+    }
+
+    /// Bytes that the draft model's pages take.
+    fn draft_bytes(&self) -> u64 {
+        self.draft.as_ref().map_or(0, DraftModel::bytes)
+    }
+
     /// Lets at most so many requests wait to begin.
     pub(crate) fn bound_queue(&mut self, most: Option<u32>) {
         self.max_queue = most.map(|most| most as usize);
@@ -360,6 +379,7 @@ impl Engine {
         self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         sequence.tokens.truncate(length);
+        self.draft.iter_mut().for_each(|draft| draft.truncate(id, length));
         sequence.tokens.shrink_to_fit();
         if sequence.computed > length {
             sequence.computed = self.cache.truncate(&mut sequence.tables, length);
@@ -379,6 +399,9 @@ impl Engine {
         for sequence in self.sequences.values_mut() {
             self.cache.release_all(&mut sequence.tables);
             (sequence.computed, sequence.swapped) = (0, None);
+        }
+        if let Some(draft) = &mut self.draft {
+            draft.release();
         }
         self.cache.forget_prefixes();
         self.cache.trim();
@@ -410,7 +433,8 @@ impl Engine {
         let begun = |sequence: &&Sequence| sequence.is_running() && sequence.turn.admitted;
         let running = self.sequences.values().filter(begun).count() as u64;
         let waiting = self.running() as u64 - running;
-        let (kv_bytes, prefix_bytes) = (self.cache.allocated_bytes(), self.cache.prefix_bytes());
+        let kv_bytes = self.cache.allocated_bytes() + self.draft_bytes();
+        let prefix_bytes = self.cache.prefix_bytes();
         let Counts { passes, rows } = self.counts;
         let swapped_bytes = self.swapped_bytes();
         self.meter.count(|metrics| {

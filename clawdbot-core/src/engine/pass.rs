@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::Engine;
+use super::draft_model::DraftModel;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
 use super::served::{Resources, Served};
@@ -40,12 +41,12 @@ impl Engine {
         if shares.is_empty() {
             return Ok(true);
         }
-        self.add_drafts(model, &mut shares);
         // Sort by adapter, so that each is applied once to neighbouring rows.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
-        let started = Instant::now();
-        self.meter.begin_pass(started);
         let pass = || -> Result<Pass> {
+            self.add_drafts(model, &mut shares);
+            let started = Instant::now();
+            self.meter.begin_pass(started);
             let pass = self.forward(model, &shares)?;
             if pass == Pass::Done {
                 self.abandoned = false;
@@ -82,6 +83,7 @@ impl Engine {
                 // The panic may have left buffers and cached states half written: drop both. The sequences are computed
                 // again.
                 self.scratch = Scratch::default();
+                self.draft.iter_mut().for_each(DraftModel::reset);
                 let error = panicked(&*panic);
                 for share in &shares {
                     self.discard(share.id);

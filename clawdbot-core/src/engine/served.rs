@@ -36,6 +36,10 @@ pub(crate) trait Served {
     fn drawable(&self) -> &Drawable;
     /// The threads that compute.
     fn pool(&self) -> &ThreadPool;
+    /// The model that drafts its tokens, if there is one.
+    fn draft_model(&self) -> Option<&dyn Served> {
+        None
+    }
     /// Runs `batch` through the model. Leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
     /// hidden states after the final norm in `scratch.states`, `[state_rows, hidden_size]`.
     ///

@@ -5,13 +5,15 @@
 //! forgotten. Drafts take rows, logits and memory that nobody else wants: they are the first thing to go.
 
 use super::Engine;
-use super::controller::Controller;
+use super::controller::{Controller, OF_MODEL, Prospect};
+use super::draft_model::{DraftModel, Wish};
 use super::entry::SCORE_ROWS;
 use super::guess::Guess;
 use super::ngram;
 use super::sequence::{Job, Sequence};
 use super::served::Served;
 use super::share::Share;
+use crate::cancel::Ticket;
 use crate::metrics::MAX_DRAFTS;
 use crate::options::Speculation;
 
@@ -19,13 +21,19 @@ use crate::options::Speculation;
 #[cfg(test)]
 pub(super) type Guesser = dyn Fn(&[u32], usize) -> Vec<u32> + Send + Sync;
 
+/// The class of a draft model's guess number `at`.
+fn class_of_model(at: usize) -> usize {
+    OF_MODEL + (at + 1).ilog2() as usize
+}
+
 impl Sequence {
     /// Guesses the next tokens, at most `most` of them.
     fn guess(&mut self, most: usize) {
         let Some(job) = self.job.as_mut() else { return };
         job.guesses.next = match job.options.speculation {
             _ if most == 0 => Vec::new(),
-            Speculation::None => Vec::new(),
+            // A draft model's come when their number is known.
+            Speculation::None | Speculation::Draft => Vec::new(),
             Speculation::Ngram => ngram::look_up(&self.tokens, most),
         };
     }
@@ -78,28 +86,20 @@ impl Engine {
         let logits = SCORE_ROWS.max(limits.sequences).saturating_sub(rows);
         let most = limits.rows.saturating_sub(rows).min(logits);
         let decode = shares.iter().all(Share::decodes);
-        let mut rates = vec![Vec::new(); rows];
-        for (share, rates) in shares.iter().zip(&mut rates) {
-            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
-            let length = sequence.tokens.len();
-            // Beyond, all is computed again with other rotations.
-            let to_rotation = model.longrope_from().and_then(|from| from.checked_sub(length));
-            let room = if decode { share.room } else { 0 };
-            sequence.guess(room.min(MAX_DRAFTS).min(to_rotation.unwrap_or(usize::MAX)));
-            #[cfg(test)]
-            if let (Some(guesser), Some(job)) = (&self.guesser, &mut sequence.job) {
-                let most = room.min(MAX_DRAFTS).min(to_rotation.unwrap_or(usize::MAX));
-                let tokens = guesser(&sequence.tokens, most);
-                job.guesses.next = tokens.into_iter().map(|token| Guess { token, class: 0 }).collect();
-            }
-            let Some(job) = sequence.job.as_ref() else { continue };
-            let rate = |guess: &Guess| self.controller.rate(&job.guesses.acceptance, guess.class);
-            *rates = job.guesses.next.iter().map(rate).collect();
-        }
-        let counts = self.controller.choose(&rates, rows, most);
+        let prospects: Vec<Prospect> = shares
+            .iter()
+            .map(|share| {
+                let room = if decode { share.room.min(MAX_DRAFTS) } else { 0 };
+                self.prospect(model, share, room)
+            })
+            .collect();
+        let step = self.draft.as_ref().and_then(DraftModel::step);
+        let counts = self.controller.choose(&prospects, rows, most, step);
+        self.draft_by_model(model, shares, &counts);
         for (share, count) in shares.iter_mut().zip(counts) {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             let certain = share.start + share.rows;
+            let count = count.min(sequence.guesses().len());
             if count == 0 {
                 self.cache.drop_trials(&mut sequence.tables);
                 continue;
@@ -107,6 +107,66 @@ impl Engine {
             let length = self.cache.grow_drafts(&mut sequence.tables, certain, certain + count);
             share.drafts = length - certain;
             (share.rows, share.logits) = (share.rows + share.drafts, share.logits + share.drafts);
+        }
+    }
+
+    /// What the sequence of `share` could guess, at most `room` tokens.
+    fn prospect(&mut self, model: &impl Served, share: &Share, room: usize) -> Prospect {
+        let Some(sequence) = self.sequences.get_mut(&share.id) else { return Prospect::default() };
+        // Beyond, all is computed again with other rotations.
+        let to_rotation = model.longrope_from().and_then(|from| from.checked_sub(sequence.tokens.len()));
+        let room = room.min(to_rotation.unwrap_or(usize::MAX));
+        sequence.guess(room);
+        #[cfg(test)]
+        if let (Some(guesser), Some(job)) = (&self.guesser, &mut sequence.job) {
+            let tokens = guesser(&sequence.tokens, room);
+            job.guesses.next = tokens.into_iter().map(|token| Guess { token, class: 0 }).collect();
+        }
+        let Some(job) = sequence.job.as_ref() else { return Prospect::default() };
+        // What the draft model holds is given up where memory is short.
+        let modelled = job.options.speculation == Speculation::Draft && self.draft.is_some() && !self.short;
+        let rate = |class: usize| self.controller.rate(&job.guesses.acceptance, class);
+        let rates = match modelled {
+            true => (0..room).map(|at| rate(class_of_model(at))).collect(),
+            false => job.guesses.next.iter().map(|guess| rate(guess.class)).collect(),
+        };
+        Prospect { rates, modelled }
+    }
+
+    /// Lets the draft model guess as many tokens of each share as `counts` says.
+    fn draft_by_model(&mut self, model: &impl Served, shares: &[Share], counts: &[usize]) {
+        let Engine { draft: Some(draft), sequences, .. } = self else { return };
+        let Some(draft_model) = model.draft_model() else { return };
+        if self.short {
+            draft.release();
+            return;
+        }
+        let wishes = shares.iter().zip(counts).filter(|(_, count)| **count > 0);
+        let wishes = wishes.filter_map(|(share, &most)| {
+            let sequence = sequences.get(&share.id)?;
+            let job = sequence.job.as_ref().filter(|job| job.options.speculation == Speculation::Draft)?;
+            let (prompt_end, options) = (job.prompt_end, &job.options);
+            Some(Wish { id: share.id, tokens: &sequence.tokens, prompt_end, options, most })
+        });
+        let wishes: Vec<Wish<'_>> = wishes.collect();
+        if wishes.is_empty() {
+            return;
+        }
+        let jobs = shares.iter().filter_map(|share| sequences.get(&share.id)?.job.as_ref());
+        let tickets: Vec<_> = jobs.map(|job| job.ticket.clone()).collect();
+        let stop = || tickets.iter().any(Ticket::is_cancelled);
+        let Ok(found) = draft.draft(draft_model, &wishes, model.drawable(), &stop) else {
+            // It has no memory, or is broken: there are no drafts.
+            draft.release();
+            return;
+        };
+        for (id, tokens) in found {
+            let Some(job) = sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) else {
+                continue;
+            };
+            let guesses = tokens.into_iter().enumerate();
+            job.guesses.next =
+                guesses.map(|(at, token)| Guess { token, class: class_of_model(at) }).collect();
         }
     }
 

@@ -31,6 +31,12 @@ pub(super) struct Fake {
     drawable: Drawable,
     /// Rows and sequences of each pass.
     pub(super) passes: Mutex<Vec<(usize, usize)>>,
+    /// What drafts its tokens.
+    pub(super) draft: Option<Box<Fake>>,
+    /// After a multiple of this token comes another one.
+    pub(super) differs: Option<u32>,
+    /// All passes fail.
+    pub(super) fails: bool,
 }
 
 impl Fake {
@@ -40,6 +46,9 @@ impl Fake {
             pool: ThreadPool::new(1),
             drawable: Drawable::all(VOCAB),
             passes: Mutex::default(),
+            draft: None,
+            differs: None,
+            fails: false,
         }
     }
 }
@@ -66,9 +75,12 @@ impl Served for Fake {
     fn pool(&self) -> &ThreadPool {
         &self.pool
     }
+    fn draft_model(&self) -> Option<&dyn Served> {
+        self.draft.as_deref().map(|draft| draft as &dyn Served)
+    }
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass> {
         self.passes.lock().unwrap().push((batch.rows(), batch.sequences.len()));
-        if batch.tokens.contains(&REFUSED) {
+        if self.fails || batch.tokens.contains(&REFUSED) {
             return Err(Error::new(ErrorKind::OutOfBudget, "refused"));
         }
         let logits = &mut resources.scratch.logits;
@@ -76,7 +88,9 @@ impl Served for Fake {
         for (&row, logits) in batch.logits_rows.iter().zip(logits.chunks_exact_mut(VOCAB)) {
             let token = batch.tokens[row];
             logits.fill(if token == BROKEN { f32::NAN } else { 0.0 });
-            logits[following(token, batch.positions[row]) as usize] += 1.0;
+            let next = following(token, batch.positions[row]);
+            let other = self.differs.is_some_and(|differs| token.is_multiple_of(differs));
+            logits[(next + u32::from(other)) as usize % 48] += 1.0;
         }
         Ok(Pass::Done)
     }

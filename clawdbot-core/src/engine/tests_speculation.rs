@@ -10,10 +10,11 @@ use super::*;
 use crate::api::model::Model;
 use crate::api::session::{Prompt, Session};
 use crate::api::tests::support;
+use crate::cache::LayerState;
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::load::source::Source;
-use crate::options::{GenerateOptions, KvType, ModelOptions, Resolved, RuntimeOptions};
-use crate::runtime::Runtime;
+use crate::options::{GenerateOptions, KvType, ModelOptions, Resolved, RuntimeOptions, Speculation};
+use crate::runtime::{Budget, Runtime};
 use crate::tokenizer::AddSpecialTokens;
 
 /// Whether the draft at a place is right; one in `wrong` is not.
@@ -290,5 +291,143 @@ fn sessions_go_on_after_drafts() {
         let (expected, known) = talk(&plain, &[]);
         let (found, _) = talk(&model, &known);
         assert!(found == expected, "{source:?}");
+    }
+}
+
+fn with_draft_model(budget: &Budget) -> Engine {
+    let state = LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 };
+    let cache = || KvCache::new(KvType::F32, &[state], budget).unwrap();
+    let mut engine = Engine::new(cache(), 0, budget, Meter::default());
+    engine.draft_from(DraftModel::new(cache()));
+    engine
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A draft model that is right now and then, in any memory.
+    #[test]
+    fn a_draft_model_changes_nothing(
+        requests in proptest::collection::vec((proptest::collection::vec(0_u32..48, 1..90), 1_u32..60), 1..8),
+        rows in 1_usize..70,
+        sequences in 1_usize..6,
+        drafts in 1_usize..16,
+        differs in proptest::option::of(1_u32..9),
+        pages in proptest::option::of(12_u64..40),
+    ) {
+        let budget = Budget::new(pages.map(|pages| pages * 64 * 2 * 16 * 4));
+        let mut engine = with_draft_model(&budget);
+        let mut fake = Fake::new(rows, sequences);
+        let mut draft = Fake::new(rows, sequences);
+        draft.differs = differs;
+        fake.draft = Some(Box::new(draft));
+        engine.controller.fixed = Some(drafts);
+        let jobs: Vec<_> = requests
+            .iter()
+            .map(|(prompt, max_tokens)| {
+                let options = Resolved { max_tokens: *max_tokens, speculation: Speculation::Draft, ..Resolved::greedy() };
+                begin_as(&mut engine, prompt, options)
+            })
+            .collect();
+        // Tokens and events may not fit.
+        let (jobs, requests): (Vec<_>, Vec<_>) =
+            jobs.into_iter().zip(&requests).filter_map(|(job, request)| Some((job.ok()?, request))).unzip();
+        run(&mut engine, &fake, &jobs);
+        for (job, (prompt, most)) in jobs.iter().zip(&requests) {
+            let all = expected(prompt, *most as usize);
+            match error(&mut engine, job) {
+                None => prop_assert_eq!(engine.tokens(job.0).unwrap(), all),
+                Some(error) => prop_assert_eq!((error.kind(), pages.is_some()), (ErrorKind::OutOfBudget, true)),
+            }
+            engine.close(job.0);
+        }
+        prop_assert_eq!((engine.draft_bytes(), engine.cache.usage()), (0, (0, 0)));
+    }
+}
+
+#[test]
+fn a_draft_model_follows_its_sequences() {
+    let budget = Budget::new(None);
+    let mut engine = with_draft_model(&budget);
+    let mut fake = Fake::new(64, 8);
+    fake.draft = Some(Box::new(Fake::new(64, 8)));
+    engine.controller.fixed = Some(4);
+    let options = Resolved { max_tokens: 30, speculation: Speculation::Draft, ..Resolved::greedy() };
+    let (id, ticket) = begin_as(&mut engine, &[1, 2, 3], options).unwrap();
+    run(&mut engine, &fake, &[(id, ticket.clone())]);
+    let usage = done(&mut engine, id, &ticket).usage;
+    assert!(usage.draft_tokens == usage.accepted_tokens && usage.draft_tokens > 15, "{usage:?}");
+    // Sessions that are cut, and go on with other tokens.
+    engine.truncate(id, 9).unwrap();
+    engine.append(id, &[7, 7]).unwrap();
+    let all = engine.tokens(id).unwrap().to_vec();
+    let options = Resolved { max_tokens: 30, speculation: Speculation::Draft, ..Resolved::greedy() };
+    let ticket = engine.start(id, Job::generate(options, all.len(), None)).unwrap();
+    run(&mut engine, &fake, &[(id, ticket.clone())]);
+    assert_eq!(engine.tokens(id).unwrap(), expected(&all, 30));
+    let usage = done(&mut engine, id, &ticket).usage;
+    assert!(usage.draft_tokens == usage.accepted_tokens && usage.draft_tokens > 15, "{usage:?}");
+    engine.close(id);
+    assert_eq!(engine.draft_bytes(), 0);
+}
+
+#[test]
+fn a_draft_model_that_fails_drafts_nothing() {
+    let budget = Budget::new(None);
+    let mut engine = with_draft_model(&budget);
+    let (mut fake, mut draft) = (Fake::new(64, 8), Fake::new(64, 8));
+    draft.fails = true;
+    fake.draft = Some(Box::new(draft));
+    engine.controller.fixed = Some(4);
+    let options = Resolved { max_tokens: 30, speculation: Speculation::Draft, ..Resolved::greedy() };
+    let (id, ticket) = begin_as(&mut engine, &[1, 2, 3], options).unwrap();
+    run(&mut engine, &fake, &[(id, ticket.clone())]);
+    assert_eq!(engine.tokens(id).unwrap(), expected(&[1, 2, 3], 30));
+    assert_eq!((done(&mut engine, id, &ticket).usage.draft_tokens, engine.draft_bytes()), (0, 0));
+}
+
+/// A model that drafts for itself is always right: its cache is what it should be after any drafts.
+#[test]
+fn a_copy_of_a_model_guesses_everything() {
+    for family in ["llama", "gemma2", "gpt_oss", "deepseek_v3", "olmo3", "phi4_mini"] {
+        let dir = support::family(family);
+        let source = Source::Path(dir.clone());
+        let options = ModelOptions::default().max_batch(4_u32);
+        let plain = load(&source, &options, None);
+        let drafting = options.draft_model(Some(dir)).speculation(Speculation::Draft);
+        let model = load(&source, &drafting, None);
+        model.loaded().unwrap().engine().unwrap().controller.fixed = Some(5);
+        let prompts: Vec<Vec<u32>> = (0..5).map(prompt).collect();
+        for (way, request) in ways().iter().enumerate() {
+            let (expected, found) = (batch(&plain, &prompts, request), batch(&model, &prompts, request));
+            assert!(found.iter().map(bits).eq(expected.iter().map(bits)), "{family} {way}");
+            let sum = |of: fn(&Usage) -> usize| found.iter().map(|done| of(&done.usage)).sum::<usize>();
+            let (tried, right) = (sum(|usage| usage.draft_tokens), sum(|usage| usage.accepted_tokens));
+            assert!(tried > 60 && tried == right, "{family} {way}: {right} of {tried}");
+        }
+        assert_eq!(model.loaded().unwrap().engine().unwrap().draft_bytes(), 0);
+    }
+}
+
+/// In a small memory the draft model gives way.
+#[test]
+fn a_draft_model_takes_no_memory_from_requests() {
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    let dir = support::family("llama");
+    let source = Source::Path(dir.clone());
+    let prompts: Vec<Vec<u32>> = (0..12).map(prompt).collect();
+    let expected = batch(&load(&source, &options, None), &prompts, &greedy(40));
+    let drafting = options.draft_model(Some(dir)).speculation(Speculation::Draft);
+    for more in [0, 1 << 16, 1 << 18] {
+        let model = tight(&source, &drafting, 79 + 40, more);
+        model.loaded().unwrap().engine().unwrap().controller.fixed = Some(6);
+        let fixed = model.runtime().memory_used();
+        assert!(batch(&model, &prompts, &greedy(40)) == expected, "{more} more");
+        let alone: usize = prompts.iter().map(|prompt| prompt.len() + 39).sum();
+        assert!(counts(&model).1 >= alone as u64);
+        assert_eq!(
+            (model.runtime().memory_used(), model.runtime().metrics().models[0].preemptions),
+            (fixed, 0)
+        );
     }
 }

@@ -85,6 +85,8 @@ pub enum Speculation {
     None,
     /// As what followed when the last tokens occurred before, in the prompt or in the output.
     Ngram,
+    /// By the model that `draft_model` names.
+    Draft,
 }
 
 /// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
@@ -195,7 +197,7 @@ impl OptionValue for Cache {
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(ReferenceType: F32 = "f32", Bf16 = "bf16", None = "none");
 names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
-names!(Speculation: None = "none", Ngram = "ngram");
+names!(Speculation: None = "none", Ngram = "ngram", Draft = "draft");
 names!(Driver: Caller = "caller", Thread = "thread");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
@@ -226,7 +228,7 @@ options! {
 
 options! {
     /// How to load a model.
-    pub struct ModelOptions for "loading a model", checked by template {
+    pub struct ModelOptions for "loading a model", checked by template_and_draft {
         /// Type that weights are computed with; `stored` keeps a quantized model's own codes.
         weights: Option<WeightType> = None, "as a packed file holds them; `stored` for quantized models; int8 for others";
         /// Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
@@ -252,9 +254,11 @@ options! {
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
         /// Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
         prefix_cache_dir: Option<PathBuf> = None, "what is kept goes with the model";
-        /// How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred before. Changes
-        /// speed, not results.
+        /// How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred before; `draft`, by
+        /// the `draft_model`. Changes speed, not results.
         speculation: Speculation = Speculation::None, "none";
+        /// A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
+        draft_model: Option<PathBuf> = None, "none";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(), "none";
         /// Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens.
@@ -284,6 +288,14 @@ fn swapping(options: &RuntimeOptions) -> Result<()> {
 /// Whether a chat template could print a message. The name of a file, or of a format, could not.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
+}
+
+/// A chat template is text, and what guesses tokens is given.
+fn template_and_draft(options: &ModelOptions) -> Result<()> {
+    if options.speculation == Speculation::Draft && options.draft_model.is_none() {
+        return Err(out_of_range("draft_model", "the path of a model, with speculation draft", "nothing"));
+    }
+    template(options)
 }
 
 /// A chat template is text, where one could expect the name of a file.

@@ -22,7 +22,7 @@ use crate::tokenizer::AddSpecialTokens;
 
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
-use prompt::{check_min_tokens, check_vocabulary, no_beginning};
+use prompt::{check_draft_model, check_min_tokens, check_vocabulary, no_beginning};
 use slot::Slot;
 pub use stream::Stream;
 pub(crate) use stream::run_together;
@@ -182,6 +182,7 @@ impl Session {
             },
         )?;
         check_min_tokens(options, &resolved)?;
+        check_draft_model(loaded, &resolved)?;
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),

@@ -2,7 +2,7 @@
 
 use crate::api::loaded::Loaded;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{GenerateOptions, Resolved};
+use crate::options::{GenerateOptions, Resolved, Speculation};
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +55,16 @@ pub(super) fn check_min_tokens(options: &GenerateOptions, resolved: &Resolved) -
     let message = format!("option min_tokens: expected {expected}, found {min}");
     let error = Error::invalid_argument(message).with("option", "min_tokens");
     Err(error.with("expected", expected).with("found", min.to_string()))
+}
+
+/// Refuses drafts of a model that was not loaded.
+pub(super) fn check_draft_model(loaded: &Loaded, resolved: &Resolved) -> Result<()> {
+    if resolved.speculation != Speculation::Draft || loaded.draft.is_some() {
+        return Ok(());
+    }
+    let expected = "none or ngram, as the model was loaded without a draft_model";
+    let error = Error::invalid_argument(format!("option speculation: expected {expected}, found draft"));
+    Err(error.with("option", "speculation").with("expected", expected).with("found", "draft"))
 }
 
 pub(super) fn no_beginning() -> Error {
