@@ -119,13 +119,13 @@ struct Bench {
 fn bench(pages: u64, chunk: usize, swap_bytes: u64) -> Bench {
     let budget = Budget::new(Some(pages * 64 * (4 + 16) * 4));
     let cache = KvCache::new(KvType::F32, &layers(), &budget).unwrap();
-    let meters = Meters::default();
+    let meters = Meters::new();
     let mut engine = Engine::new(cache, 1 << 30, &budget, meters.add("m"));
     let runtime = Runtime::new(&RuntimeOptions::default().threads(1).swap_space(swap_bytes)).unwrap();
     let space = runtime.swap().unwrap().clone();
     engine.swap_to(Some(space.clone()));
     engine.costs.forced = Some(true);
-    let limits = Limits { rows: chunk, sequences: 8, whole: false };
+    let limits = Limits { rows: chunk, sequences: 8, whole: false, prompts: usize::MAX };
     let model = Reading { limits, pool: ThreadPool::new(1), drawable: Drawable::all(VOCAB) };
     Bench { engine, model, budget, space, meters }
 }

@@ -73,6 +73,11 @@ impl Temporary {
         }
     }
 
+    /// Who may do what with it.
+    pub(crate) fn set_permissions(&self, permissions: std::fs::Permissions) -> std::io::Result<()> {
+        std::fs::set_permissions(&self.0, permissions)
+    }
+
     /// Renames it and makes the new name last.
     ///
     /// # Errors

@@ -211,8 +211,7 @@ impl PackedWriter {
 
     /// Who may do what with the file.
     pub(super) fn set_permissions(&self, permissions: std::fs::Permissions) -> Result<()> {
-        std::fs::set_permissions(&self.temporary.0, permissions)
-            .map_err(|error| Error::io(&self.target, error))
+        self.temporary.set_permissions(permissions).map_err(|error| Error::io(&self.target, error))
     }
 
     /// Completes the file and gives it its name. Returns its size in bytes.

@@ -83,7 +83,7 @@ impl Session {
         let numerics = loaded.numerics()?;
         let never = CancelHandle::default();
         let hold = || loaded.engine()?.hold(self.slot.id);
-        let slot = Slot { loaded: Arc::clone(loaded), id: loaded.when_there_is_room(&never, hold)? };
+        let slot = Slot::new(Arc::clone(loaded), loaded.when_there_is_room(&never, hold)?);
         let Held { tokens, computed, pages, adapter, long } = loaded.engine()?.held(slot.id)?;
         let mut writer = Writer::new(writer, Kind::Session, &numerics).map_err(io)?;
         let mut put = |bytes: &[u8]| writer.write_all(bytes).map_err(io);
