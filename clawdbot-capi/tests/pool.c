@@ -2,16 +2,16 @@
 #include "check.h"
 
 static void expect_status(const clawdbot_pool *pool, const char *first, const char *second) {
-    clawdbot_string *status = NULL;
-    OK(clawdbot_pool_status_json(pool, &status, &error));
-    CHECK(strstr(clawdbot_string_data(status), first) != NULL);
-    CHECK(strstr(clawdbot_string_data(status), second) != NULL);
-    clawdbot_string_free(status);
+    clawdbot_string *found = NULL;
+    OK(clawdbot_pool_status_json(pool, &found, &error));
+    CHECK(strstr(clawdbot_string_data(found), first) != NULL);
+    CHECK(strstr(clawdbot_string_data(found), second) != NULL);
+    clawdbot_string_free(found);
 }
 
 int main(void) {
     clawdbot_options *small = options("{\"max_batch\": 4, \"prefill_chunk\": 32}");
-    clawdbot_options *one = options("{\"max_batch\": 1}");
+    clawdbot_options *one = options("{\"max_batch\": 1, \"prefill_chunk\": 16}");
     clawdbot_options *limited = NULL;
     const clawdbot_options *instances[1];
     clawdbot_runtime *runtime = NULL;

@@ -97,7 +97,7 @@ impl Stream {
 
     /// For `clawdbot._await`: whether there is something to read, and the event, None at the end. Otherwise `callback` is
     /// called once there is, on another thread.
-    fn _poll(&self, callback: Option<Py<PyAny>>) -> PyResult<(bool, Option<Event>)> {
+    fn _poll(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyResult<(bool, Option<Event>)> {
         let mut inner = self.lock_soon(py)?;
         let Some(stream) = inner.get() else { return Ok((true, None)) };
         self.listener.set(callback);
