@@ -44,7 +44,7 @@ pub extern "C" fn clawdbot_pool_new(
 ///
 /// `pin`: not 0 if it stays once it is loaded, whatever others need and however long nobody uses it.
 /// `idle_unload`: seconds without a user after which it is unloaded; 0 for never. With the option `driver` `caller` that happens
-/// at the next call of the pool.
+/// at the next `get`.
 /// `instances`: options of `count` further instances, which share the weights and have limits of their own; NULL with 0.
 ///
 /// # Safety

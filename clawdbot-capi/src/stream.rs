@@ -90,7 +90,7 @@ pub unsafe extern "C" fn clawdbot_stream_try_next(
 pub type clawdbot_ready_callback = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
 
 /// Lets `callback`, in place of an earlier one, be called whenever `clawdbot_stream_try_next` has something new to give, the end
-/// included; at once, on this thread, if it has already; otherwise on the thread that computes. NULL takes the earlier one
+/// included; at once, on this thread, if it has already; otherwise on the thread that computes, or on one that is inside a call for the same model. NULL takes the earlier one
 /// away. When this, or `clawdbot_stream_free`, has returned, the earlier one is not called any more. The option `driver` must be
 /// `thread`, as for `clawdbot_stream_try_next`.
 ///

@@ -84,6 +84,9 @@ pub struct CancelHandle(Arc<Flag>);
 #[derive(Debug, Default)]
 struct Flag {
     cancelled: AtomicBool,
+    /// Whether there were ever sleepers. Without, the lock is not touched: on some systems its first use allocates, which a signal
+    /// handler must not.
+    watched: AtomicBool,
     /// Who works for the jobs of this handle.
     sleepers: Mutex<Vec<Arc<dyn Sleeper>>>,
 }
@@ -96,6 +99,7 @@ impl Flag {
             sleepers.push(Arc::clone(sleeper));
         }
         drop(sleepers);
+        self.watched.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         // Who cancelled meanwhile may have found the list locked.
         if self.cancelled.load(Ordering::SeqCst) {
@@ -105,6 +109,9 @@ impl Flag {
 
     fn wake(&self) {
         fence(Ordering::SeqCst);
+        if !self.watched.load(Ordering::SeqCst) {
+            return;
+        }
         // Not waited for: this may be a signal handler that has interrupted who holds it, or the child of a fork. Who holds it
         // wakes them.
         let sleepers = match self.sleepers.try_lock() {

@@ -369,8 +369,8 @@ impl Model {
 
     /// The names of the loaded adapters, sorted.
     #[getter]
-    fn adapters(&self) -> PyResult<Vec<String>> {
-        self.0.adapters().map_err(to_py)
+    fn adapters(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        py.detach(|| self.0.adapters()).map_err(to_py)
     }
 
     /// Logits at every position of `ids`, with an adapter or without: float32 array `[len(ids), vocab_size]`.

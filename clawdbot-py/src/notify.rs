@@ -109,6 +109,8 @@ fn queue() -> PyResult<Arc<Queue>> {
                 let queue = Arc::clone(&queue);
                 move || queue.run()
             };
+            // The parent's thread may have the number that this process's gets: it must not be detached in its place.
+            caller.take().into_iter().for_each(|parent| std::mem::forget(parent.thread));
             let thread = std::thread::Builder::new().name("clawdbot-events".into()).spawn(run);
             let thread = thread
                 .map_err(|error| to_py(Error::new(ErrorKind::Io, format!("starting a thread: {error}"))))?;
@@ -139,6 +141,8 @@ pub(crate) fn end_at_exit(py: Python<'_>) -> PyResult<()> {
             queue.change(|state| state.stopped = true);
             // Released, as it may wait for the interpreter. It does not panic.
             arguments.py().detach(|| drop(thread.join()));
+        } else {
+            std::mem::forget(thread);
         }
     };
     let end = PyCFunction::new_closure(py, None, None, end)?;

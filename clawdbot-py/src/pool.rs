@@ -35,7 +35,7 @@ impl ModelPool {
     /// Adds a model, which is loaded when it is first asked for. No path and no shape: the built-in model.
     ///
     /// `pin`: it stays once it is loaded, whatever others need and however long nobody uses it. `idle_unload`: seconds without a
-    /// user after which it is unloaded; with the option `driver` `caller` that happens at the next call of the pool.
+    /// user after which it is unloaded; with the option `driver` `caller` that happens at the next `get`.
     /// `instances`: mappings with options of further instances, which share the weights and have limits of their own.
     /// Options as of `Runtime.load`.
     #[pyo3(signature = (name, path=None, *, shape=None, pin=false, idle_unload=None, instances=None, **options))]

@@ -114,7 +114,8 @@ impl Loaded {
     fn options_of_instance(&self, options: &ModelOptions) -> Result<ModelOptions> {
         options.validate()?;
         let (own, unset) = (&self.options, &ModelOptions::default());
-        let ModelOptions { weights, merge_adapters, chat_template, mmap, verify, cache, draft_model, .. } = options;
+        let ModelOptions { weights, merge_adapters, chat_template, mmap, verify, cache, draft_model, .. } =
+            options;
         let fixed = [
             ("weights", *weights == own.weights || *weights == unset.weights),
             ("merge_adapters", *merge_adapters == own.merge_adapters || merge_adapters.is_empty()),

@@ -6,9 +6,10 @@ use super::loaded::{Adapters, Loaded};
 use super::model::Model;
 use super::plan;
 use crate::engine::{Engine, reserved_bytes};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::load::adapter::more_buffers;
 use crate::options::ModelOptions;
+use crate::runtime::Budget;
 
 impl Loaded {
     /// Changes the bounds of passes, and what is reserved for them.
@@ -74,16 +75,18 @@ impl Model {
         let loaded = self.loaded()?;
         // So that no adapter comes that knows nothing of it.
         let adapters = loaded.adapters.write().unwrap_or_else(PoisonError::into_inner);
+        let mut engine = loaded.engine()?;
         loop {
-            let mut engine = loaded.engine()?;
             let mut options = ModelOptions::default()
                 .max_batch(loaded.bounds.max_batch())
                 .prefill_chunk(loaded.bounds.prefill_chunk());
             change(&mut options);
             options.validate()?;
             match loaded.rebound(&mut engine, &adapters, &options) {
-                // What is kept for nobody gives way.
-                Err(error) if error.kind() == ErrorKind::OutOfBudget && engine.free_some() => {}
+                // What is kept for nobody gives way, but not in vain.
+                Err(error)
+                    if Budget::lacking(&error).is_some_and(|lacking| lacking <= engine.held_bytes())
+                        && engine.free_some() => {}
                 done => return done,
             }
         }

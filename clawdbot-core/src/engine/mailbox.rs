@@ -20,7 +20,14 @@ pub(crate) struct Mailbox {
     state: Mutex<State>,
     changed: Condvar,
     /// Locked while it is called, so that it is not called any more once it was taken away.
-    listener: Mutex<Option<Box<Listener>>>,
+    listener: Mutex<Listening>,
+}
+
+#[derive(Default)]
+struct Listening {
+    listener: Option<Box<Listener>>,
+    /// It is not called again.
+    panicked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -96,16 +103,17 @@ impl Mailbox {
         Mailbox::call(&mut self.listener());
     }
 
-    fn listener(&self) -> MutexGuard<'_, Option<Box<Listener>>> {
+    fn listener(&self) -> MutexGuard<'_, Listening> {
         self.listener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the listener, if there is one; one that panics is not called again.
-    fn call(listener: &mut Option<Box<Listener>>) {
+    fn call(listener: &mut Listening) {
+        let Listening { listener, panicked } = listener;
         if let Some(call) = listener
-            && catch_unwind(AssertUnwindSafe(call)).is_err()
+            && !*panicked
         {
-            *listener = None;
+            *panicked = catch_unwind(AssertUnwindSafe(call)).is_err();
         }
     }
 
@@ -113,18 +121,22 @@ impl Mailbox {
     /// there is already.
     pub(crate) fn listen(&self, listener: Box<Listener>) {
         let mut place = self.listener();
-        *place = Some(listener);
+        let earlier = std::mem::replace(&mut *place, Listening { listener: Some(listener), panicked: false });
         let state = self.lock();
         let ready = !state.events.is_empty() || state.ended;
         drop(state);
         if ready {
             Mailbox::call(&mut place);
         }
+        drop(place);
+        // It is the host's: what it drops may take any lock.
+        drop(earlier);
     }
 
     /// Takes the listener away, and waits for the call that it is in.
     pub(crate) fn stop_listening(&self) {
-        *self.listener() = None;
+        let earlier = std::mem::take(&mut *self.listener());
+        drop(earlier);
     }
 
     /// The next event, if there is one; `None` if there is none yet.

@@ -62,6 +62,8 @@ impl Pacing {
         };
         match prompt_rows {
             0 => mean(&mut self.base, seconds),
+            // A pass with prompts takes no less than one without.
+            _ if self.base.is_some_and(|base| seconds < base) => mean(&mut self.base, seconds),
             rows => {
                 // Never nothing, however uneven the clock is.
                 let rest = (seconds - self.base.unwrap_or(0.0)).max(seconds / 100.0).max(1e-9);

@@ -20,7 +20,7 @@ pub(crate) struct Adapter {
     pub(crate) columns: usize,
     /// Rows of the buffers that are reserved with it.
     pub(crate) rows: u64,
-    pub(crate) _reservation: Reservation,
+    pub(crate) reservation: Reservation,
 }
 
 /// An adapter's matrices for projections that are computed as one: `x A B` is added.

@@ -103,6 +103,13 @@ impl Budget {
         Ok(Reservation { budget: self.clone(), bytes, kind: Kind::Growing })
     }
 
+    /// Bytes that were missing when `error` was made; `None` if it is not one of a budget.
+    pub(crate) fn lacking(error: &Error) -> Option<u64> {
+        let number = |name: &str| error.detail().get(name).and_then(serde_json::Value::as_u64);
+        let (needed, budget, used) = (number("needed")?, number("budget")?, number("used")?);
+        (error.kind() == ErrorKind::OutOfBudget).then(|| needed.saturating_add(used).saturating_sub(budget))
+    }
+
     fn take(&self, bytes: u64, kind: Kind, purpose: &str) -> Result<()> {
         let mut used = self.lock();
         let limit = self.0.limit.unwrap_or(u64::MAX);

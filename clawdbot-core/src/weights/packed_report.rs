@@ -69,6 +69,8 @@ impl PackedFile {
         layout.push(REPORT.to_owned(), super::Dtype::U8, &[report.len()], report.len())?;
         let permissions = std::fs::metadata(target).map_err(|error| Error::io(target, error))?.permissions();
         let mut writer = PackedWriter::create(target, Overwrite::Replace, layout, self.info().clone())?;
+        // Before anything of it is in the copy.
+        writer.set_permissions(permissions)?;
         let (mut sha256, mut buffer) = (Sha256::new(), Vec::new());
         let total: u64 = self.tensors.iter().map(|entry| entry.range.len() as u64).sum();
         let mut done = 0;
@@ -100,7 +102,6 @@ impl PackedFile {
             let message = format!("{name}: expected the file that was evaluated, found another one by now");
             return Err(Error::invalid_argument(message).with("path", name));
         }
-        writer.set_permissions(permissions)?;
         writer.finish().map(drop)
     }
 }

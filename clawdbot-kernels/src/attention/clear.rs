@@ -53,20 +53,26 @@ mod tests {
     }
 
     /// Writes the first `tokens` tokens: keys, and values after them.
-    fn write<K: KvSlots>(kernels: &KernelSet, head: K::HeadMut<'_>, d: usize, tokens: usize) {
-        let all = rows(d);
+    fn write<'a, K: KvSlots>(
+        kernels: &KernelSet,
+        head: K::HeadMut<'a>,
+        all: &'a [f32],
+        d: usize,
+        tokens: usize,
+    ) {
         let (keys, values) = all.split_at(PAGE_TOKENS * d);
         let args = WriteArgs::<K> { head, slot: 0, tokens, head_dim: d, keys, values, stride: d };
         K::slots(kernels).write.call(args);
     }
 
     fn float<E: Element + Default + PartialEq + std::fmt::Debug>(kernels: &KernelSet, d: usize) {
+        let all = rows(d);
         let empty = vec![E::default(); PAGE_TOKENS * (d + d.next_multiple_of(LANES))];
         for slot in [0, 1, 15, 16, 17, 40, 63] {
             let (mut cleared, mut expected) = (empty.clone(), empty.clone());
-            write::<Float<E>>(kernels, &mut cleared, d, PAGE_TOKENS);
+            write::<Float<E>>(kernels, &mut cleared, &all, d, PAGE_TOKENS);
             clear_float(&mut cleared, d, slot);
-            write::<Float<E>>(kernels, &mut expected, d, slot);
+            write::<Float<E>>(kernels, &mut expected, &all, d, slot);
             assert_eq!(cleared, expected, "{d} {slot}");
         }
     }
@@ -77,6 +83,7 @@ mod tests {
         for d in [8, 16, 24, 64, 80, 128] {
             float::<f32>(kernels, d);
             float::<u16>(kernels, d);
+            let all = rows(d);
             let codes = vec![0_i8; PAGE_TOKENS * (d.next_multiple_of(4) + d.next_multiple_of(LANES))];
             let scales = vec![0.0_f32; PAGE_TOKENS * (d.div_ceil(KEY_GROUP) + 1)];
             for slot in [0, 1, 3, 4, 15, 16, 17, 40, 63] {
@@ -85,11 +92,18 @@ mod tests {
                 write::<Int8>(
                     kernels,
                     Int8Head { codes: &mut cleared.0, scales: &mut cleared.1 },
+                    &all,
                     d,
                     PAGE_TOKENS,
                 );
                 clear_int8(&mut Int8Head { codes: &mut cleared.0, scales: &mut cleared.1 }, d, slot);
-                write::<Int8>(kernels, Int8Head { codes: &mut expected.0, scales: &mut expected.1 }, d, slot);
+                write::<Int8>(
+                    kernels,
+                    Int8Head { codes: &mut expected.0, scales: &mut expected.1 },
+                    &all,
+                    d,
+                    slot,
+                );
                 assert!(cleared == expected, "{d} {slot}");
             }
         }

@@ -1,7 +1,7 @@
 //! Loading a model of a pool: its turn, room for it, and what the others learn of it.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::evict::{Candidate, victims};
@@ -9,7 +9,9 @@ use super::{Entry, Instance, Place, Pool, PoolModel};
 use crate::api::loaded::Loaded;
 use crate::api::model::Model;
 use crate::cancel::{CancelHandle, cancelled};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Budget;
 
 /// How long memory that was given up may take to be free: the driver thread may look at it just now.
 const FREED_WITHIN: Duration = Duration::from_secs(1);
@@ -131,21 +133,21 @@ impl Pool {
         until: Option<Instant>,
         cancel: &CancelHandle,
     ) -> Result<Vec<Instance>> {
+        let (needed, budget) = (self.needed(model)?, self.runtime.budget());
         loop {
             if cancel.is_cancelled() {
                 return Err(cancelled());
             }
-            let error = match self.try_make(model, cancel) {
+            // Nothing is read, and nobody gives way, before there can be room for all of it.
+            let room = budget.reserve(needed, "the model, with all its instances,").map(drop);
+            let error = match room.and_then(|()| self.try_make(model, cancel)) {
                 Err(error) if error.kind() == ErrorKind::OutOfBudget => error,
                 done => return done,
             };
-            let number =
-                |name: &str| error.detail().get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-            let (needed, budget, used) = (number("needed"), number("budget"), number("used"));
-            if needed > budget {
+            if budget.limit().is_some_and(|limit| needed > limit) {
                 return Err(error);
             }
-            let lacking = needed.saturating_add(used).saturating_sub(budget);
+            let Some(lacking) = Budget::lacking(&error) else { return Err(error) };
             let mut state = self.lock();
             let candidates =
                 state.entries.iter().filter_map(|(name, entry)| candidate(name, entry)).collect();
@@ -164,6 +166,18 @@ impl Pool {
                 None => drop(self.wait(state, until, cancel)?),
             }
         }
+    }
+
+    /// Bytes that loading all instances needs of the budget.
+    fn needed(&self, model: &PoolModel) -> Result<u64> {
+        let mut sum = 0_u64;
+        for (number, options) in model.instances.iter().enumerate() {
+            let plan = self.runtime.plan(&model.source, &options.clone().verify(false))?;
+            // The first one brings what all share.
+            let shared = if number == 0 { 0 } else { plan.weights_bytes.saturating_add(plan.draft_bytes) };
+            sum = sum.saturating_add(plan.load_bytes.saturating_sub(shared));
+        }
+        Ok(sum)
     }
 
     fn try_make(&self, model: &PoolModel, cancel: &CancelHandle) -> Result<Vec<Instance>> {
@@ -197,17 +211,29 @@ fn candidate<'a>(name: &'a str, entry: &Entry) -> Option<Candidate<&'a str>> {
         name,
         bytes: held_bytes(instances),
         used: entry.used,
-        idle: entry.users() == 0 && !entry.model.pin,
+        idle: entry.users() == 0 && !entry.model.pin && !has_others(instances),
     })
 }
 
-/// Bytes that instances hold: weights once, buffers, and what is cached, unless a pass is computed just now.
+/// Whether the weights have users besides these instances: then unloading these does not free them.
+fn has_others(instances: &[Instance]) -> bool {
+    instances.first().is_some_and(|first| Arc::strong_count(&first.loaded.shared) > instances.len())
+}
+
+/// Bytes that instances hold: weights once, buffers, adapters, and what is cached, unless a pass is computed just now.
 pub(super) fn held_bytes(instances: &[Instance]) -> u64 {
     let weights = instances.first().map_or(0, |first| first.loaded.reservation.bytes());
     let own = |instance: &Instance| {
         let loaded = &instance.loaded;
-        let cached = loaded.engine.try_lock().map_or(0, |engine| engine.held_bytes());
-        loaded.bounds.bytes().saturating_add(cached)
+        let held = |engine: MutexGuard<'_, Engine>| engine.held_bytes();
+        // Of those without users, nobody has the engine for longer than a look.
+        let cached = match loaded.users.count() {
+            0 => held(loaded.engine.lock().unwrap_or_else(PoisonError::into_inner)),
+            _ => loaded.engine.try_lock().map_or(0, held),
+        };
+        let adapters = loaded.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        let adapters: u64 = adapters.values().map(|adapter| adapter.reservation.bytes()).sum();
+        loaded.bounds.bytes().saturating_add(cached).saturating_add(adapters)
     };
     instances.iter().map(own).fold(weights, u64::saturating_add)
 }

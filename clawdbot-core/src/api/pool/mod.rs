@@ -34,7 +34,7 @@ pub struct PoolModel {
     pub instances: Vec<ModelOptions>,
     /// It stays once it is loaded, whatever others need and however long nobody uses it.
     pub pin: bool,
-    /// Time without a user after which it is unloaded. With `driver` caller that happens at the next call of the pool.
+    /// Time without a user after which it is unloaded. With `driver` caller that happens at the next `get`.
     pub idle_unload: Option<Duration>,
 }
 
@@ -230,8 +230,9 @@ impl ModelPool {
     /// Adds a model. It is loaded when it is first asked for.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is empty or taken, and for options out of range.
+    /// `InvalidArgument` for a name that is empty or taken, and for options out of range; `ForkedRuntime`.
     pub fn add(&self, name: &str, model: PoolModel) -> Result<()> {
+        self.0.runtime.pool().check_fork()?;
         let refused = |message: String| Err(Error::invalid_argument(message).with("found", name));
         model.instances.iter().try_for_each(ModelOptions::validate)?;
         if model.instances.is_empty() {
@@ -253,8 +254,9 @@ impl ModelPool {
     /// Forgets a model. Who uses it goes on, and its memory is freed with the last user.
     ///
     /// # Errors
-    /// `InvalidArgument` if there is none of that name.
+    /// `InvalidArgument` if there is none of that name; `ForkedRuntime`.
     pub fn remove(&self, name: &str) -> Result<()> {
+        self.0.runtime.pool().check_fork()?;
         let mut state = self.0.lock();
         let removed = state.entries.remove(name);
         let result = removed.as_ref().map(|_| ()).ok_or_else(|| unknown(name, &state.entries));
@@ -269,6 +271,7 @@ impl ModelPool {
     /// # Errors
     /// As [`ModelPool::remove`].
     pub fn unload(&self, name: &str) -> Result<bool> {
+        self.0.runtime.pool().check_fork()?;
         let mut state = self.0.lock();
         let unloaded = match state.entries.get_mut(name) {
             None => return Err(unknown(name, &state.entries)),

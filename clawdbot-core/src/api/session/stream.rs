@@ -85,20 +85,21 @@ impl Stream {
         if self.done {
             return Poll::Ready(Ok(None));
         }
-        let event = match self.check_awaited() {
-            Err(error) => Err(error),
-            Ok(()) => match self.mailbox.try_take() {
-                None => return Poll::Pending,
-                Some(taken) => self.taken(taken),
-            },
+        if let Err(error) = self.check_awaited() {
+            return Poll::Ready(Err(error));
+        }
+        let event = match self.mailbox.try_take() {
+            None => return Poll::Pending,
+            Some(taken) => self.taken(taken),
         };
         self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         Poll::Ready(event)
     }
 
     /// Lets `listener`, in place of an earlier one, be called whenever [`Stream::try_next_event`] has something new to give, the end
-    /// included; at once, if it has already. It is called on the thread that computes, with locks held: it must be quick, and
-    /// must not use this library. It is not called after the stream is dropped.
+    /// included; at once, if it has already. It is called with locks held, on the thread that computes or on any that is inside a
+    /// call of this model: it must be quick, must not use this library, and must take no lock that is held during such calls. It is
+    /// not called after the stream is dropped.
     ///
     /// # Errors
     /// `InvalidArgument` unless the runtime's `driver` is `thread`; `ForkedRuntime`.
@@ -180,12 +181,12 @@ impl futures_core::Stream for Stream {
         if stream.done {
             return Poll::Ready(None);
         }
-        let event = match stream.check_awaited() {
-            Err(error) => Err(error),
-            Ok(()) => match stream.mailbox.poll(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(taken) => stream.taken(taken),
-            },
+        if let Err(error) = stream.check_awaited() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let event = match stream.mailbox.poll(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(taken) => stream.taken(taken),
         };
         stream.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         Poll::Ready(event.transpose())
@@ -194,7 +195,10 @@ impl futures_core::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.mailbox.stop_listening();
+        // In the child of a fork, a thread that is not there may hold the lock.
+        if self.slot.loaded.runtime.pool().check_fork().is_ok() {
+            self.mailbox.stop_listening();
+        }
         if !self.done {
             self.ticket.cancel();
             if let Ok(mut engine) = self.slot.loaded.engine() {

@@ -78,7 +78,7 @@ pub(crate) fn load(runtime: &Runtime, dir: &Path, spec: &DecoderSpec, rows: u64)
         sites.insert(plan.site, site);
     }
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Adapter { id, sites, rank, columns, rows, _reservation: reservation })
+    Ok(Adapter { id, sites, rank, columns, rows, reservation })
 }
 
 /// Bytes of the buffers for a row.
