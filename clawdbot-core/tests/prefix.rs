@@ -345,9 +345,9 @@ fn a_directory_keeps_prefixes_over_a_restart() {
             assert_eq!(first.generate(prompt(200, 1), &self::options()).unwrap().usage.cached_tokens, 0);
             // By closing it, or by dropping it.
             if index % 2 == 0 {
-                first.close()
+                first.close();
             } else {
-                drop(first)
+                drop(first);
             }
             assert_eq!(files(), before + 1, "{source:?} {kv}");
             for _ in 0..2 {

@@ -7,7 +7,7 @@ use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
 use super::served::Served;
 use super::share::{Share, StatePositions};
-use super::swap::Swapped;
+use super::swapped::Swapped;
 use crate::error::{Error, Result};
 use crate::forward::pooling::Pooler;
 

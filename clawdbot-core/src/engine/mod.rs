@@ -30,6 +30,7 @@ mod share;
 mod simulation;
 mod speculation;
 mod swap;
+mod swapped;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -71,7 +72,7 @@ use risk::Work;
 pub(crate) use save::{Held, lost};
 pub(crate) use sequence::{Job, JobText, Sequence};
 pub(crate) use served::{Resources, Served};
-use swap::Swapped;
+use swapped::Swapped;
 
 fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the session is closed")

@@ -8,7 +8,7 @@ use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::guess::Guesses;
 use super::mailbox::Sender;
 use super::queue::Rank;
-use super::swap::Swapped;
+use super::swapped::Swapped;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
 use crate::error::{Error, Result};

@@ -4,104 +4,19 @@
 //! thread, into pages that are reserved and belong to nobody else, while the other sequences go on; the sequence takes part
 //! in passes again when they are there. Whatever goes wrong means that its tokens are computed again.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
+use super::swapped::{Ending, Reading, State, Swapped};
 use crate::cache::LoosePages;
 use crate::error::{Error, Result};
 use crate::runtime::{Extent, SwapSpace};
 
 /// How long a step that has nothing to compute waits for pages before others get the engine.
 const PATIENCE: Duration = Duration::from_millis(20);
-
-/// What a sequence has in the swap space.
-#[derive(Debug)]
-pub(crate) struct Swapped {
-    extent: Arc<Extent>,
-    /// Tokens that were in its pages.
-    computed: usize,
-    /// Those of them that are still its first tokens.
-    valid: usize,
-    reading: Option<Arc<Reading>>,
-}
-
-/// Pages on their way back.
-#[derive(Debug)]
-struct Reading {
-    bytes: u64,
-    state: Mutex<State>,
-    ended: Condvar,
-}
-
-#[derive(Debug)]
-enum State {
-    Running,
-    /// The pages, and how many seconds it took.
-    Done(LoosePages, f64),
-    Failed,
-}
-
-impl Reading {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, state: State) {
-        *self.lock() = state;
-        self.ended.notify_all();
-    }
-}
-
-/// Says that reading has failed, unless it has ended: also when its thread could not start, or has panicked.
-struct Ending(Arc<Reading>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        if matches!(*self.0.lock(), State::Running) {
-            self.0.end(State::Failed);
-        }
-    }
-}
-
-impl Swapped {
-    /// Tokens that need not be computed once it is read.
-    pub(super) fn tokens(&self) -> usize {
-        self.valid
-    }
-
-    /// Its bytes.
-    pub(super) fn bytes(&self) -> u64 {
-        self.extent.bytes()
-    }
-
-    /// Bytes of pages that are on their way back.
-    pub(super) fn reading_bytes(&self) -> u64 {
-        self.reading.as_ref().map_or(0, |reading| reading.bytes)
-    }
-
-    /// For a fork: the same bytes.
-    pub(super) fn share(&self) -> Self {
-        Swapped {
-            extent: Arc::clone(&self.extent),
-            computed: self.computed,
-            valid: self.valid,
-            reading: None,
-        }
-    }
-
-    /// Whether no other sequence has the same bytes.
-    pub(super) fn is_own(&self) -> bool {
-        Arc::strong_count(&self.extent) == 1
-    }
-
-    /// Whether its reading has ended.
-    fn has_ended(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| !matches!(*reading.lock(), State::Running))
-    }
-}
 
 impl Sequence {
     /// Tokens that need not be computed: those in its pages, or in the swap space.
@@ -177,7 +92,7 @@ impl Engine {
                 Err(_) => return false,
             }
         };
-        let reading = Arc::new(Reading { bytes, state: Mutex::new(State::Running), ended: Condvar::new() });
+        let reading = Arc::new(Reading::new(bytes));
         let ending = Ending(Arc::clone(&reading));
         let job = move || {
             let (ending, started) = (ending, Instant::now());
