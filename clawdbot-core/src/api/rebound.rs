@@ -97,6 +97,7 @@ impl Model {
 mod tests {
     use super::*;
     use crate::api::tests::support;
+    use crate::error::ErrorKind;
     use crate::event::Event;
     use crate::load::source::Source;
     use crate::options::{GenerateOptions, RuntimeOptions};
