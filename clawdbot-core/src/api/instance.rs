@@ -8,7 +8,7 @@ use super::model::{Model, ModelInfo};
 use super::plan::{self, EmbeddingInfo};
 use super::prefix_file;
 use super::saved::Numerics;
-use super::speculation::{Role, check_speculation, draft_cache};
+use super::speculation::{check_guesses, draft_engine};
 use crate::cache::KvCache;
 use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ impl Runtime {
         options: &ModelOptions,
         max_context: usize,
         scratch: Reservation,
-        role: Role,
+        meter: Meter,
     ) -> Result<Arc<Loaded>> {
         let (spec, name) = (&shared.decoder.spec, &shared.name);
         let mut cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
@@ -71,15 +71,11 @@ impl Runtime {
                 }),
             }
         }
-        let (draft, meter) = match role {
-            Role::Requests { draft, .. } => (draft, self.meter(name)),
-            Role::Drafts => (None, Meter::default()),
-        };
         let mut engine = Engine::new(cache, reserved_bytes(options.max_batch), self.budget(), meter);
-        if let Some(draft) = &draft {
-            engine.draft_from(draft_cache(draft)?);
-        }
         engine.bound_queue(options.max_queue);
+        if let Some(draft) = &shared.draft {
+            engine.draft_from(draft_engine(draft)?);
+        }
         engine.swap_to(self.swap().cloned());
         engine.keep_pace(options.target_inter_token_ms);
         if options.target_inter_token_ms.is_some() && !spec.generates() {
@@ -96,7 +92,6 @@ impl Runtime {
             turn: Mutex::new(()),
             adapters: RwLock::default(),
             prefix_file: kept_in,
-            draft,
             bounds: Bounds::new(options, scratch),
             shared,
         });
@@ -114,16 +109,16 @@ impl Loaded {
     fn options_of_instance(&self, options: &ModelOptions) -> Result<ModelOptions> {
         options.validate()?;
         let (own, unset) = (&self.options, &ModelOptions::default());
-        let ModelOptions { weights, merge_adapters, chat_template, mmap, verify, cache, draft_model, .. } =
+        let ModelOptions { weights, merge_adapters, draft_model, chat_template, mmap, verify, cache, .. } =
             options;
         let fixed = [
             ("weights", *weights == own.weights || *weights == unset.weights),
             ("merge_adapters", *merge_adapters == own.merge_adapters || merge_adapters.is_empty()),
+            ("draft_model", *draft_model == own.draft_model || draft_model.is_none()),
             ("chat_template", *chat_template == own.chat_template || chat_template.is_none()),
             ("mmap", *mmap == own.mmap || mmap.is_none()),
             ("verify", *verify == own.verify || !verify),
             ("cache", *cache == own.cache || *cache == unset.cache),
-            ("draft_model", *draft_model == own.draft_model || draft_model.is_none()),
         ];
         if let Some((name, _)) = fixed.into_iter().find(|(_, same)| !same) {
             let expected = "what the model was loaded with, or nothing";
@@ -137,11 +132,11 @@ impl Loaded {
         Ok(ModelOptions {
             weights: own.weights,
             merge_adapters: own.merge_adapters.clone(),
+            draft_model: own.draft_model.clone(),
             chat_template: own.chat_template.clone(),
             mmap: own.mmap,
             verify: own.verify,
             cache: own.cache.clone(),
-            draft_model: own.draft_model.clone(),
             ..options.clone()
         })
     }
@@ -155,14 +150,16 @@ impl Loaded {
         self.runtime.pool().check_fork()?;
         let options = &self.options_of_instance(options)?;
         self.runtime.keeps_prefixes(options)?;
-        check_speculation(&self.decoder.spec, options)?;
         let spec = &self.decoder.spec;
+        check_guesses(spec, options)?;
         let (max_context, threads) = (plan::max_context(spec, options)?, self.runtime.threads());
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.runtime.budget())?;
         let scratch = plan::buffers(spec, max_context, options.max_batch, options.prefill_chunk, threads)?
             .saturating_add(reserved_bytes(options.max_batch));
         let first = plan::first_bytes(&cache);
-        let load_bytes = scratch.saturating_add(first);
+        // The draft model is there; its buffers are not.
+        let draft_bytes = self.draft.as_ref().map_or(0, |draft| draft.scratch);
+        let load_bytes = scratch.saturating_add(first).saturating_add(draft_bytes);
         let available = self.runtime.budget().reserve(load_bytes, "scratch and a page of KV cache")?;
         drop(available);
         let reservation = self.runtime.budget().reserve(scratch, "scratch")?;
@@ -172,12 +169,11 @@ impl Loaded {
         plan.kv_bytes_per_token = cache.bytes_per_token();
         plan.kv_bytes_full_context = plan::kv_bytes(&cache, max_context);
         (plan.max_context, plan.scratch_bytes, plan.load_bytes) = (max_context, scratch, load_bytes);
+        plan.draft_bytes = draft_bytes;
         plan.embedding = EmbeddingInfo::new(&self.embedding, spec.pooled_size(), max_context);
         drop(cache);
-        // The draft model is shared too; each instance has pages of its own for it.
-        let role = Role::Requests { draft: self.draft.clone(), draft_bytes: 0 };
-        let loaded =
-            self.runtime.instance(Arc::clone(&self.shared), options, max_context, reservation, role)?;
+        let (shared, meter) = (Arc::clone(&self.shared), self.runtime.meter(&self.name));
+        let loaded = self.runtime.instance(shared, options, max_context, reservation, meter)?;
         Ok((loaded, info))
     }
 }
@@ -185,7 +181,7 @@ impl Loaded {
 impl Model {
     /// Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and
     /// adapters of its own. `options`: as for loading; those that say what the weights are (`weights`, `merge_adapters`,
-    /// `chat_template`, `mmap`, `verify`, `cache`, `draft_model`) are this model's. `load_bytes` in its plan is what it takes beyond the
+    /// `draft_model`, `chat_template`, `mmap`, `verify`, `cache`) are this model's. `load_bytes` in its plan is what it takes beyond the
     /// weights, which are freed with the last instance.
     ///
     /// # Errors

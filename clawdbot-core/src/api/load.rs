@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use super::loaded::Shared;
+use super::loaded::{DraftLoaded, Shared};
 use super::model::{Model, ModelInfo};
 use super::plan::{Plan, Sizes};
 use super::speculation::{Draft, Role};
@@ -14,6 +14,7 @@ use crate::load::fingerprint::Fingerprint;
 use crate::load::load_cache::CacheEntry;
 use crate::load::source::{Opened, Source};
 use crate::load::weights::Weights;
+use crate::metrics::Meter;
 use crate::options::{ModelOptions, Numa};
 use crate::runtime::{LogLevel, Runtime};
 use crate::sampling::Drawable;
@@ -93,13 +94,13 @@ impl Runtime {
         // The smaller model comes first: what is wrong with it is known soon.
         let draft = match Draft::open(&opened, options)? {
             Some(Draft { opened, options }) => {
-                Some(self.load_as(Role::Drafts, opened, &options, &mut progress)?)
+                let model = self.load_as(Role::Drafts, opened, &options, &mut progress)?;
+                let (plan, loaded) = (&model.info().plan, model.loaded()?);
+                Some(DraftLoaded { loaded, bytes: plan.load_bytes, scratch: plan.scratch_bytes })
             }
             None => None,
         };
-        let draft_bytes = draft.as_ref().map_or(0, |draft| draft.info().plan.load_bytes);
-        let draft = draft.map(|draft| draft.loaded()).transpose()?;
-        self.load_as(Role::Requests { draft, draft_bytes }, opened, options, &mut progress)
+        self.load_as(Role::Requests(draft), opened, options, &mut progress)
     }
 
     /// # Errors
@@ -120,7 +121,9 @@ impl Runtime {
         drop(available);
         self.prove_kernels();
         let reservation = self.budget().reserve(sizes.weights, "weights")?;
-        let scratch = self.budget().reserve(sizes.scratch, "scratch")?;
+        // Each engine that drafts has its own buffers.
+        let scratch = if matches!(role, Role::Drafts) { 0 } else { sizes.scratch };
+        let scratch = self.budget().reserve(scratch, "scratch")?;
         let weight_type = options.weight_type();
         let mut entry = CacheEntry::of(&opened, &options.cache, weight_type)
             .inspect_err(|error| CacheEntry::complain(self, &opened, error))
@@ -181,6 +184,10 @@ impl Runtime {
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
+        let (draft, meter) = match role {
+            Role::Requests(draft) => (draft, self.meter(&name)),
+            Role::Drafts => (None, Meter::default()),
+        };
         let shared = Shared {
             name,
             decoder,
@@ -190,11 +197,12 @@ impl Runtime {
             bos,
             text,
             drawable,
+            draft,
             vectors,
             fingerprint: Mutex::default(),
             reservation,
         };
-        let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch, role)?;
+        let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch, meter)?;
         Ok(Model::new(loaded, info))
     }
 }

@@ -20,6 +20,15 @@ use crate::sampling::Drawable;
 use crate::spec::embedding::EmbeddingConfig;
 use crate::tokenizer::Tokenizer;
 
+/// A loaded draft model.
+pub(crate) struct DraftLoaded {
+    pub(crate) loaded: Arc<Loaded>,
+    /// What loading it needs of the budget.
+    pub(crate) bytes: u64,
+    /// Bytes of its buffers.
+    pub(crate) scratch: u64,
+}
+
 /// What instances of a model share: all that does not change.
 pub(crate) struct Shared {
     pub(crate) name: String,
@@ -32,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) text: Option<Text>,
     /// What may be generated.
     pub(crate) drawable: Drawable,
+    /// The model that drafts its tokens, for it alone.
+    pub(crate) draft: Option<DraftLoaded>,
     /// Of all norms and biases.
     pub(crate) vectors: Fingerprint,
     /// Of the model, once somebody asked.
@@ -53,8 +64,6 @@ pub(crate) struct Loaded {
     /// Where its prefix cache is kept.
     pub(crate) prefix_file: Option<PathBuf>,
     pub(crate) bounds: Bounds,
-    /// The model that drafts its tokens, for itself alone.
-    pub(crate) draft: Option<Arc<Loaded>>,
 }
 
 /// The adapters of a model, by name.

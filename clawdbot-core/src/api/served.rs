@@ -65,7 +65,7 @@ impl Served for Loaded {
     }
 
     fn draft_model(&self) -> Option<&dyn Served> {
-        self.draft.as_deref().map(|draft| draft as &dyn Served)
+        self.draft.as_ref().map(|draft| &*draft.loaded as &dyn Served)
     }
 
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass> {

@@ -1,8 +1,6 @@
 //! Which models can guess tokens, and which other one can guess for them.
 
-use std::sync::Arc;
-
-use super::loaded::Loaded;
+use super::loaded::DraftLoaded;
 use crate::cache::{KvCache, LayerState};
 use crate::engine::DraftModel;
 use crate::error::{Error, Result};
@@ -15,11 +13,7 @@ const OPTION: &str = "draft_model";
 /// What a loaded model is for.
 pub(super) enum Role {
     /// Requests. Its tokens may be drafted by another one.
-    Requests {
-        draft: Option<Arc<Loaded>>,
-        /// What loading that one needs of the budget.
-        draft_bytes: u64,
-    },
+    Requests(Option<DraftLoaded>),
     /// Drafts.
     Drafts,
 }
@@ -28,8 +22,8 @@ impl Role {
     /// What loading its draft model needs of the budget.
     pub(super) fn draft_bytes(&self) -> u64 {
         match self {
-            Role::Requests { draft_bytes, .. } => *draft_bytes,
-            Role::Drafts => 0,
+            Role::Requests(Some(draft)) => draft.bytes,
+            Role::Requests(None) | Role::Drafts => 0,
         }
     }
 }
@@ -47,7 +41,7 @@ impl Draft {
     /// As [`Opened::open`]; `InvalidArgument` for a model that generates nothing, and for a draft model that has other tokens or
     /// cannot draft.
     pub(super) fn open(target: &Opened, options: &ModelOptions) -> Result<Option<Self>> {
-        check_speculation(&target.spec, options)?;
+        check_guesses(&target.spec, options)?;
         let Some(path) = &options.draft_model else { return Ok(None) };
         let named = |error: Error| error.context(format_args!("option {OPTION}")).with("option", OPTION);
         let ModelOptions { kv, prefill_chunk, max_batch, mmap, verify, cache, .. } = options.clone();
@@ -65,21 +59,19 @@ impl Draft {
 ///
 /// # Errors
 /// `InvalidArgument`.
-pub(super) fn check_speculation(spec: &DecoderSpec, options: &ModelOptions) -> Result<()> {
-    let guesses = options.speculation != Speculation::None || options.draft_model.is_some();
-    if !guesses || spec.generates() {
+pub(super) fn check_guesses(spec: &DecoderSpec, options: &ModelOptions) -> Result<()> {
+    let (option, found) = match (&options.draft_model, options.speculation) {
+        (Some(path), _) => (OPTION, path.display().to_string()),
+        (None, speculation) => ("speculation", speculation.name().to_owned()),
+    };
+    if spec.generates() || option != OPTION && options.speculation == Speculation::None {
         return Ok(());
     }
-    let (option, found) = match &options.draft_model {
-        Some(path) => (OPTION, path.display().to_string()),
-        None => ("speculation", options.speculation.name().to_owned()),
-    };
     let architecture = spec.architecture;
     let message = format!(
         "option {option}: expected none, as {architecture} has no output layer and generates nothing, found {found}"
     );
-    let error = Error::invalid_argument(message).with("option", option);
-    Err(error.with("expected", "none").with("found", found))
+    Err(Error::invalid_argument(message).with("option", option).with("expected", "none").with("found", found))
 }
 
 /// Refuses a model that cannot draft for `target`.
@@ -117,11 +109,13 @@ fn check(target: &Opened, draft: &Opened) -> Result<()> {
     }
 }
 
-/// What the engine keeps for a draft model.
+/// What an engine keeps for a draft model.
 ///
 /// # Errors
-/// As [`KvCache::new`].
-pub(super) fn draft_cache(draft: &Loaded) -> Result<DraftModel> {
-    let states = draft.decoder.spec.layer_states();
-    Ok(DraftModel::new(KvCache::new(draft.options.kv_type(), &states, draft.runtime.budget())?))
+/// `OutOfBudget` for its buffers; as [`KvCache::new`].
+pub(super) fn draft_engine(draft: &DraftLoaded) -> Result<DraftModel> {
+    let loaded = &draft.loaded;
+    let (states, budget) = (loaded.decoder.spec.layer_states(), loaded.runtime.budget());
+    let scratch = budget.reserve(draft.scratch, "scratch of the draft model")?;
+    Ok(DraftModel::new(KvCache::new(loaded.options.kv_type(), &states, budget)?, scratch))
 }

@@ -13,6 +13,7 @@ use crate::forward::batch::Batch;
 use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
 use crate::options::Resolved;
+use crate::runtime::Reservation;
 use crate::sampling::{Drawable, History, sample};
 
 /// Weight of the latest time in the mean.
@@ -78,11 +79,15 @@ pub(crate) struct DraftModel {
     followers: BTreeMap<SequenceId, Follower>,
     /// Mean seconds of a pass with a row for each sequence.
     step: Option<f64>,
+    /// Of the buffers.
+    _reservation: Reservation,
 }
 
 impl DraftModel {
-    pub(crate) fn new(cache: KvCache) -> Self {
-        DraftModel { cache, scratch: Scratch::default(), followers: BTreeMap::new(), step: None }
+    /// `reservation`: of its buffers.
+    pub(crate) fn new(cache: KvCache, reservation: Reservation) -> Self {
+        let (scratch, followers) = (Scratch::default(), BTreeMap::new());
+        DraftModel { cache, scratch, followers, step: None, _reservation: reservation }
     }
 
     /// Mean seconds of a pass for one draft of each sequence.

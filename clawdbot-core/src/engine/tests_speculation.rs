@@ -298,7 +298,7 @@ fn with_draft_model(budget: &Budget) -> Engine {
     let state = LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 };
     let cache = || KvCache::new(KvType::F32, &[state], budget).unwrap();
     let mut engine = Engine::new(cache(), 0, budget, Meter::default());
-    engine.draft_from(DraftModel::new(cache()));
+    engine.draft_from(DraftModel::new(cache(), budget.reserve(0, "buffers").unwrap()));
     engine
 }
 
