@@ -497,6 +497,10 @@ void clawdbot_options_free(clawdbot_options *options);
  * - memory_budget (a number of bytes below 2^64): Most bytes that the models of a runtime may use together: weights, KV
  *   cache, scratch memory, and all else that grows with requests. Default: no limit for weights; for what grows with
  *   requests, a share of the machine's memory (`docs/memory.md`).
+ * - swap_space (a number of bytes below 2^64): Most bytes of a file for keys, values and states that memory has no room
+ *   for: they are read back in place of being computed again, where that is faster. It has no name, and goes with the
+ *   runtime. Default: 0, no such file.
+ * - swap_directory (a path): Directory of that file. Default: the system's directory for temporary files.
  * - kernels (a name): Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are
  *   bf16; all others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU.
  */
@@ -681,8 +685,12 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   false.
  * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
  *   where requests need memory. Default: half of what requests may take.
- * - speculation (one of none, ngram): How tokens are guessed before they are computed: `ngram`, as what followed when
- *   the last tokens occurred before. Changes speed, not results. Default: none.
+ * - prefix_cache_dir (a path): Directory for a file of what is kept so: written when the model is closed, read when it
+ *   is loaded again. Default: what is kept goes with the model.
+ * - speculation (one of none, ngram, draft): How tokens are guessed before they are computed: `ngram`, as what followed
+ *   when the last tokens occurred before; `draft`, by the `draft_model`. Changes speed, not results. Default: none.
+ * - draft_model (a path): A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
+ *   Default: none.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
  *   these are quantized. Default: none.
  * - chat_template (a text): Text of a Jinja chat template to use instead of the model's own. It sees the model's
@@ -762,8 +770,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   however many requests each has. Default: none: requests without one share a group.
  * - deadline_ms (a whole number from 0 to 18446744073709551615): Milliseconds from now after which the request ends,
  *   with the finish reason `deadline` and what it has generated. Default: none.
- * - speculation (one of none, ngram): How tokens are guessed before they are computed, as for a model. Changes speed,
- *   not results. Default: the model's.
+ * - speculation (one of none, ngram, draft): How tokens are guessed before they are computed, as for a model. Changes
+ *   speed, not results. Default: the model's.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely
@@ -853,7 +861,7 @@ int32_t clawdbot_pool_new(const clawdbot_runtime *runtime, clawdbot_pool **out, 
  *
  * `pin`: not 0 if it stays once it is loaded, whatever others need and however long nobody uses it.
  * `idle_unload`: seconds without a user after which it is unloaded; 0 for never. With the option `driver` `caller` that happens
- * at the next call of the pool.
+ * at the next `get`.
  * `instances`: options of `count` further instances, which share the weights and have limits of their own; NULL with 0.
  */
 int32_t clawdbot_pool_add(const clawdbot_pool *pool,
@@ -1143,6 +1151,29 @@ int32_t clawdbot_session_fork(clawdbot_session *session,
                               clawdbot_error **error);
 
 /**
+ * Writes the conversation to the file `path`, with all that is cached of it. The file appears when it is complete, and
+ * replaces an earlier one; on Unix, only its owner may read it. The first call for a model reads all its weights, to know what
+ * the file belongs to.
+ *
+ * `size`: receives the size of the file in bytes; may be NULL.
+ */
+int32_t clawdbot_session_save(clawdbot_session *session,
+                              const char *path,
+                              uint64_t *size,
+                              clawdbot_error **error);
+
+/**
+ * A session from a file that `clawdbot_session_save` has written, to be freed with `clawdbot_session_free`. Nothing is computed,
+ * and all that follows has the bits that it would have had. A file of another model, weight type, type of the KV cache or
+ * version of the library, and one that was changed, is `CLAWDBOT_ERROR_INVALID_ARGUMENT`. An adapter that the session used has to
+ * be loaded, under any name.
+ */
+int32_t clawdbot_model_restore_session(const clawdbot_model *model,
+                                       const char *path,
+                                       clawdbot_session **out,
+                                       clawdbot_error **error);
+
+/**
  * Forgets all but the first `length` tokens.
  */
 int32_t clawdbot_session_truncate(clawdbot_session *session, size_t length, clawdbot_error **error);
@@ -1248,7 +1279,7 @@ int32_t clawdbot_stream_try_next(clawdbot_stream *stream,
 
 /**
  * Lets `callback`, in place of an earlier one, be called whenever `clawdbot_stream_try_next` has something new to give, the end
- * included; at once, on this thread, if it has already; otherwise on the thread that computes. NULL takes the earlier one
+ * included; at once, on this thread, if it has already; otherwise on the thread that computes, or on one that is inside a call for the same model. NULL takes the earlier one
  * away. When this, or `clawdbot_stream_free`, has returned, the earlier one is not called any more. The option `driver` must be
  * `thread`, as for `clawdbot_stream_try_next`.
  */

@@ -473,8 +473,12 @@ class Runtime:
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
+        - prefix_cache_dir: Directory for a file of what is kept so: written when the model is closed, read when it is
+          loaded again. Default: what is kept goes with the model.
         - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
-          occurred before. Changes speed, not results. Default: none.
+          occurred before; `draft`, by the `draft_model`. Changes speed, not results. Default: none.
+        - draft_model: A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
+          Default: none.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
           quantized. Default: none.
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
@@ -623,8 +627,12 @@ class Model:
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
+        - prefix_cache_dir: Directory for a file of what is kept so: written when the model is closed, read when it is
+          loaded again. Default: what is kept goes with the model.
         - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
-          occurred before. Changes speed, not results. Default: none.
+          occurred before; `draft`, by the `draft_model`. Changes speed, not results. Default: none.
+        - draft_model: A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
+          Default: none.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
           quantized. Default: none.
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
@@ -643,6 +651,10 @@ class Model:
         - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
           and all else that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for
           what grows with requests, a share of the machine's memory (`docs/memory.md`).
+        - swap_space: Most bytes of a file for keys, values and states that memory has no room for: they are read back
+          in place of being computed again, where that is faster. It has no name, and goes with the runtime. Value: a
+          number of bytes below 2^64. Default: 0, no such file.
+        - swap_directory: Directory of that file. Default: the system's directory for temporary files.
         - kernels: Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are
           bf16; all others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU.
         """

@@ -24,7 +24,7 @@ class GenerateOptions(TypedDict, total=False):
     deadline_ms: int | None
     """Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has
     generated. Default: none."""
-    speculation: Literal["none", "ngram"] | None
+    speculation: Literal["none", "ngram", "draft"] | None
     """How tokens are guessed before they are computed, as for a model. Changes speed, not results. Default: the
     model's."""
     max_tokens: int | None
@@ -152,9 +152,15 @@ class ModelOptions(TypedDict, total=False):
     prefix_cache_bytes: int | None
     """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
     take."""
-    speculation: Literal["none", "ngram"] | None
+    prefix_cache_dir: str | os.PathLike[str] | None
+    """Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
+    Default: what is kept goes with the model."""
+    speculation: Literal["none", "ngram", "draft"] | None
     """How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred
-    before. Changes speed, not results. Default: none."""
+    before; `draft`, by the `draft_model`. Changes speed, not results. Default: none."""
+    draft_model: str | os.PathLike[str] | None
+    """A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file. Default:
+    none."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
     none."""
@@ -230,6 +236,12 @@ class LoadOptions(ModelOptions, total=False):
     """Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else
     that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for what grows
     with requests, a share of the machine's memory (`docs/memory.md`)."""
+    swap_space: int | None
+    """Most bytes of a file for keys, values and states that memory has no room for: they are read back in place of
+    being computed again, where that is faster. It has no name, and goes with the runtime. Value: a number of bytes
+    below 2^64. Default: 0, no such file."""
+    swap_directory: str | os.PathLike[str] | None
+    """Directory of that file. Default: the system's directory for temporary files."""
     kernels: str | None
     """Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are bf16; all
     others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU."""
