@@ -21,6 +21,8 @@ struct Exception {
     switch: bool,
     /// No flag: the command line has another way.
     left_out: bool,
+    /// The group whose flag it is, where several have an option of that name.
+    only_of: Option<&'static str>,
     /// What is said about it besides the documentation.
     note: &'static str,
     /// The default, where the command line has one of its own.
@@ -37,6 +39,7 @@ const SAME: Exception = Exception {
     short: None,
     switch: false,
     left_out: false,
+    only_of: None,
     note: "",
     default: None,
     requires: None,
@@ -54,6 +57,8 @@ const EXCEPTIONS: &[Exception] = &[
     Exception { name: "offline", switch: true, ..SAME },
     Exception { name: "reference_model", note: "Or a name OWNER/NAME.", ..SAME },
     Exception { name: "seed", default: Some("random; reported with --json"), ..SAME },
+    // What a program says of its model holds for its requests.
+    Exception { name: "speculation", only_of: Some("ModelOptions"), ..SAME },
     Exception {
         name: "stop",
         parser: Some(|| ValueParser::new(|text: &str| escaped(text).map(Value::from))),
@@ -222,7 +227,11 @@ fn flags<T: OptionSet>() -> impl Iterator<Item = &'static OptionSpec> {
     let group = T::GROUP;
     // Without the feature, no name is one on a hub.
     let present = cfg!(feature = "hub") || group.name != "HubOptions";
-    group.options.iter().filter(move |option| present && !exception(option.name).left_out)
+    let own = move |option: &OptionSpec| {
+        let Exception { left_out, only_of, .. } = *exception(option.name);
+        !left_out && only_of.is_none_or(|only| only == group.name)
+    };
+    group.options.iter().filter(move |option| present && own(option))
 }
 
 /// The value of an option that was given.
@@ -309,7 +318,7 @@ mod tests {
             OptionType::TokenId => json!(1),
             // A chat template too.
             OptionType::Name | OptionType::Text | OptionType::Path => json!("{{ x }}"),
-            OptionType::Choice(names) => json!(names[names.len() - 1]),
+            OptionType::Choice(names) => json!(names[1]),
             OptionType::List { of, .. } => json!([example(*of)]),
             OptionType::TokenMap(_) => json!({"1": -1.5}),
         }
