@@ -357,7 +357,10 @@ mod tests {
         for group in OPTIONS {
             for option in group.options {
                 let name = option.name;
-                let object = Map::from_iter([(name.to_owned(), example(option.values))]);
+                let mut object = Map::from_iter([(name.to_owned(), example(option.values))]);
+                if name == "swap_directory" {
+                    object.insert("swap_space".to_owned(), json!(1));
+                }
                 assert_eq!(read(group.name, &object).unwrap()[name], object[name], "{name}: JSON");
                 let hub = group.name == "HubOptions";
                 let flag = name.replace('_', "-");

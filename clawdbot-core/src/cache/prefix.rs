@@ -341,7 +341,7 @@ impl KvCache {
     }
 
     /// Bytes of the index's entries, which go when their pages do.
-    pub(super) fn entry_bytes(&self) -> u64 {
+    pub(crate) fn entry_bytes(&self) -> u64 {
         self.prefixes.as_ref().map_or(0, |prefixes| NODE_BYTES * prefixes.nodes.len() as u64)
     }
 

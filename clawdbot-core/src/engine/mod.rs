@@ -343,7 +343,8 @@ impl Engine {
 
     /// Bytes that sequences, and what is kept of earlier ones, hold.
     pub(crate) fn held_bytes(&self) -> u64 {
-        self.cache.allocated_bytes().saturating_add(self.requests.more_bytes())
+        let cached = self.cache.allocated_bytes().saturating_add(self.cache.entry_bytes());
+        cached.saturating_add(self.draft_bytes()).saturating_add(self.requests.more_bytes())
     }
 
     /// The adapters of all sequences.

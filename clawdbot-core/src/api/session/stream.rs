@@ -109,6 +109,18 @@ impl Stream {
         Ok(())
     }
 
+    /// Stops the request, unless it has ended.
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.ticket.cancel();
+            if let Ok(mut engine) = self.slot.loaded.engine() {
+                engine.stop(self.slot.id, &self.ticket);
+            }
+            // What it held may be what others wait for.
+            self.slot.loaded.runtime.wake_driver();
+        }
+    }
+
     /// Whether events come without a caller that computes.
     fn check_awaited(&self) -> Result<()> {
         let runtime = &self.slot.loaded.runtime;
@@ -182,6 +194,8 @@ impl futures_core::Stream for Stream {
             return Poll::Ready(None);
         }
         if let Err(error) = stream.check_awaited() {
+            // Who awaits the end would ask for ever.
+            stream.stop();
             return Poll::Ready(Some(Err(error)));
         }
         let event = match stream.mailbox.poll(context) {
@@ -199,14 +213,7 @@ impl Drop for Stream {
         if self.slot.loaded.runtime.pool().check_fork().is_ok() {
             self.mailbox.stop_listening();
         }
-        if !self.done {
-            self.ticket.cancel();
-            if let Ok(mut engine) = self.slot.loaded.engine() {
-                engine.stop(self.slot.id, &self.ticket);
-            }
-            // What it held may be what others wait for.
-            self.slot.loaded.runtime.wake_driver();
-        }
+        self.stop();
     }
 }
 
