@@ -110,7 +110,7 @@ def test_prompts_that_begin_the_same_and_metrics(runtime):
 
 
 def test_what_has_to_make_room_is_swapped(tmp_path):
-    free = clawdbot.Model.builtin()
+    free = clawdbot.Model.from_pretrained()
     info = free.info
     fixed = free.runtime.memory_used
     runtime = clawdbot.Runtime(

@@ -118,7 +118,7 @@ def test_a_saved_session_goes_on_in_another_model(model, tmp_path):
     session.generate(max_tokens=6, temperature=0)
     path = tmp_path / "session"
     assert session.save(path) == path.stat().st_size
-    other = clawdbot.Model.builtin()
+    other = clawdbot.Model.from_pretrained()
     restored = other.restore_session(str(path))
     assert restored.tokens == session.tokens
     expected = session.generate(max_tokens=5, temperature=0)
