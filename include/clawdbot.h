@@ -354,7 +354,7 @@ typedef struct {
    */
   uint64_t accepted_tokens;
   /**
-   * The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+   * The right ones by position: of the first drafts of passes, of the second ones, and so on.
    */
   uint64_t accepted_by_position[15];
   /**

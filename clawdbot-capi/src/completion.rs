@@ -93,7 +93,7 @@ pub struct clawdbot_usage {
     pub draft_tokens: u64,
     /// How many of them were right.
     pub accepted_tokens: u64,
-    /// The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+    /// The right ones by position: of the first drafts of passes, of the second ones, and so on.
     pub accepted_by_position: [u64; 15],
     /// Seconds before the request's first forward pass.
     pub queue_seconds: f64,

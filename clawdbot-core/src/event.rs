@@ -51,7 +51,7 @@ pub struct Usage {
     pub draft_tokens: usize,
     /// Those of them that were right.
     pub accepted_tokens: usize,
-    /// `accepted_tokens` by their places behind the last token of a pass: how many first guesses were right, how many
+    /// `accepted_tokens` by position in a pass: how many first guesses were right, how many
     /// second ones, and so on.
     pub accepted_by_position: [u32; MAX_DRAFTS],
     /// Seconds before the request's first forward pass.

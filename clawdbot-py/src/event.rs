@@ -174,7 +174,7 @@ plain_data! {
             self.0.accepted_tokens
         }
 
-        /// The right ones by their places behind the last token of a pass: first guesses, second ones, and so on.
+        /// The right ones by position: of the first drafts of passes, of the second ones, and so on.
         #[getter]
         fn accepted_by_position(&self) -> Vec<u32> {
             self.0.accepted_by_position.to_vec()

@@ -170,7 +170,7 @@ class Usage:
         """How many of them were right."""
     @property
     def accepted_by_position(self) -> list[int]:
-        """The right ones by their places behind the last token of a pass: first guesses, second ones, and so on."""
+        """The right ones by position: of the first drafts of passes, of the second ones, and so on."""
     @property
     def queue_seconds(self) -> float:
         """Seconds before the request's first forward pass."""

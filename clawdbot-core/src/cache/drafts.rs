@@ -1,12 +1,12 @@
-//! Passes over drafts: tokens that are guessed, of which those after the first wrong one are forgotten.
+//! Passes over drafts, which are guessed tokens. Those after the first wrong one are forgotten.
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::{KvCache, PageTables};
 
 impl KvCache {
-    /// Finds room for drafts behind the first `certain` positions, which have theirs and are those of a pass's end, up to
-    /// `length`: in free memory alone. Returns the length that there is room for.
+    /// Finds room for drafts in free memory alone: positions from `certain` up to `length`. The first `certain` positions have
+    /// their room. Returns the length that there is room for.
     pub(crate) fn grow_drafts(&mut self, tables: &mut PageTables, certain: usize, length: usize) -> usize {
         let mut length = length;
         for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {

@@ -36,7 +36,7 @@ struct Follower {
     tables: PageTables,
     /// How many tokens of the sequence are in the pages.
     computed: usize,
-    /// Drafts that are in the pages behind them.
+    /// Drafts that are in the pages after them.
     ahead: Vec<u32>,
     /// Whether its keys use the long frequencies of LongRoPE.
     long: bool,
@@ -245,7 +245,7 @@ impl DraftModel {
             let Some(logits) = run.goes_on().then(|| logits.next()).flatten() else { continue };
             let options = Resolved { logprobs: None, ..run.wish.options.clone() };
             let (prompt, output) = run.all.split_at(run.wish.prompt_end);
-            // With the random number that the token itself is drawn with, both draw the same where they think alike.
+            // The token itself is drawn with the same random number: where both models agree, so do the draws.
             let drawn = sample(logits, drawable, &options, &History { prompt, output });
             let token = drawn.ok().map(|drawn| drawn.id).filter(|id| drawable.has(*id));
             run.all.extend(token);

@@ -1,4 +1,4 @@
-//! How many tokens of each sequence memory allows in the next pass, and how many drafts behind them.
+//! How many tokens of each sequence memory allows in the next pass, and how many drafts after them.
 
 use super::entry::{Entry, Limits, Memory, PAGE, SequenceId};
 use super::risk::{Demand, Standing};
@@ -14,7 +14,7 @@ const MAX_BLOCKED: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Grant {
     pub(super) rows: usize,
-    /// Most drafts behind these rows.
+    /// Most drafts after these rows.
     pub(super) drafts: usize,
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Part {
     pub(crate) rows: usize,
     /// Number of rows, counted from the end, that need logits.
     pub(crate) logits: usize,
-    /// Most drafts behind these rows.
+    /// Most drafts after these rows.
     pub(crate) drafts: usize,
 }
 
