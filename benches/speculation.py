@@ -63,12 +63,17 @@ MIXES = {
 
 
 def run(args: argparse.Namespace, prompt: str, method: str) -> dict:
-    command = [args.clawdbot, "chat" if args.chat else "generate", args.model, "--max-tokens", args.tokens, "--temperature", args.temperature,
-               "--seed", 1, "--speculation", method, "--threads", args.threads, "--json"]
-    command += ["--draft-model", args.draft_model] if args.draft_model and method == "draft" else []
-    done = subprocess.run([str(part) for part in [*command, prompt]], capture_output=True, text=True)
+    options = ["--max-tokens", args.tokens, "--temperature", args.temperature, "--seed", 1, "--speculation", method,
+               "--threads", args.threads, "--json"]
+    options += ["--draft-model", args.draft_model] if args.draft_model and method == "draft" else []
+    if args.chat:
+        # A message of several lines.
+        command, typed = [args.clawdbot, "chat", args.model, *options], f'"""\n{prompt}\n"""\n'
+    else:
+        command, typed = [args.clawdbot, "generate", "--model", args.model, *options, "--prompt", prompt], ""
+    done = subprocess.run([str(part) for part in command], input=typed, capture_output=True, text=True)
     if done.returncode != 0:
-        raise SystemExit(done.stderr)
+        raise SystemExit(done.stderr + done.stdout)
     return json.loads(done.stdout)
 
 

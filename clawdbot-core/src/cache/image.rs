@@ -128,7 +128,7 @@ impl KvCache {
     }
 
     /// One page of a group.
-    fn loose_page(&mut self, group: usize) -> Result<Page> {
+    pub(super) fn loose_page(&mut self, group: usize) -> Result<Page> {
         let id = self.take(group)?;
         let page = self.groups[group].pool.lift(id);
         page.ok_or_else(|| Error::internal("a page that was taken is not there"))

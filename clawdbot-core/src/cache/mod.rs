@@ -17,6 +17,9 @@ mod drafts;
 mod image;
 mod prefix;
 mod prefix_image;
+mod prefix_key;
+mod prefix_store;
+mod prefix_swap;
 mod room;
 mod sharing;
 mod states;
@@ -24,8 +27,10 @@ mod states;
 pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
 pub(crate) use image::{LoosePages, PageCopy};
 use prefix::PrefixIndex;
-pub(crate) use prefix::Root;
 pub(crate) use prefix_image::Stopped;
+pub(crate) use prefix_key::Root;
+use prefix_store::StoredNodes;
+pub(crate) use prefix_swap::LooseNodes;
 pub(crate) use room::Pages;
 pub(crate) use states::{State, StateTable};
 
@@ -162,6 +167,8 @@ pub(crate) struct KvCache {
     ceiling: u64,
     /// Pages of earlier sequences, if they are kept.
     prefixes: Option<PrefixIndex>,
+    /// Those in the swap space.
+    stored: Option<StoredNodes>,
 }
 
 /// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
@@ -231,7 +238,8 @@ impl KvCache {
             Ok(Group { state, shape, pool })
         });
         let groups = groups.collect::<Result<_>>()?;
-        Ok(KvCache { kv_type, groups, layers, budget: budget.clone(), ceiling: u64::MAX, prefixes: None })
+        let budget = budget.clone();
+        Ok(KvCache { kv_type, groups, layers, budget, ceiling: u64::MAX, prefixes: None, stored: None })
     }
 
     /// Type of the cached keys and values.

@@ -15,20 +15,12 @@ use std::collections::{BTreeSet, HashMap};
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
+use super::prefix_key::{Key, Root, key_of};
 use super::{Group, KvCache, PageId, PageTables, StateTable};
 use crate::runtime::Reservation;
 
 /// Bytes of a node apart from its pages: its tokens, and its places in maps.
 pub(super) const NODE_BYTES: u64 = 8 * PAGE_TOKENS as u64 + 256;
-
-/// What keys and values depend on apart from tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct Root {
-    /// Number of the adapter, if there is one.
-    pub(crate) adapter: Option<u64>,
-    /// Whether keys are rotated with the long frequencies of LongRoPE.
-    pub(crate) long: bool,
-}
 
 /// Number of a node; never used again.
 pub(super) type NodeId = u64;
@@ -45,7 +37,9 @@ pub(super) struct Node {
     pub(super) pages: Vec<Option<PageId>>,
     /// When it was used last.
     pub(super) used: u64,
-    _reservation: Reservation,
+    /// What it is found by in the swap space.
+    pub(super) key: Key,
+    reservation: Reservation,
 }
 
 /// All nodes.
@@ -77,7 +71,7 @@ impl PrefixIndex {
     }
 
     /// The nodes of the longest known beginning of `tokens`.
-    fn find(&self, root: Root, tokens: &[u32]) -> Vec<NodeId> {
+    pub(super) fn find(&self, root: Root, tokens: &[u32]) -> Vec<NodeId> {
         let mut found = Vec::new();
         let mut children = self.roots.get(&root);
         for page in tokens.as_chunks::<PAGE_TOKENS>().0 {
@@ -89,7 +83,7 @@ impl PrefixIndex {
     }
 
     /// Marks nodes as used now.
-    fn touch(&mut self, ids: &[NodeId]) {
+    pub(super) fn touch(&mut self, ids: &[NodeId]) {
         self.clock += 1;
         for &id in ids {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
@@ -104,6 +98,8 @@ impl PrefixIndex {
     pub(super) fn add(&mut self, parent: Option<NodeId>, root: Root, tokens: &[u32], node: Added) -> NodeId {
         self.next += 1;
         let id = self.next;
+        let before = parent.and_then(|parent| self.nodes.get(&parent)).map(|parent| parent.key);
+        let key = key_of(before.as_ref(), root, tokens);
         let children = match parent.and_then(|parent| self.nodes.get_mut(&parent)) {
             Some(node) => {
                 self.leaves.remove(&(node.used, parent.unwrap_or_default()));
@@ -116,8 +112,7 @@ impl PrefixIndex {
         let (children, used, tokens) = (HashMap::new(), self.clock, tokens.into());
         self.bytes += bytes;
         self.leaves.insert((used, id));
-        self.nodes
-            .insert(id, Node { parent, root, tokens, children, pages, used, _reservation: reservation });
+        self.nodes.insert(id, Node { parent, root, tokens, children, pages, used, key, reservation });
         id
     }
 
@@ -278,16 +273,25 @@ impl KvCache {
         }
         let there = self.groups.iter().zip(&own).filter(|(_, page)| page.is_some());
         let bytes = there.map(|(group, _)| group.pool.page_bytes()).sum::<u64>() + NODE_BYTES;
-        while self.prefixes.as_ref()?.bytes.saturating_add(bytes) > self.prefixes.as_ref()?.limit {
-            // Not the parent: its pages are the sequence's.
-            if !self.forget(parent) {
-                return None;
-            }
+        if !self.fit_node(parent, bytes) {
+            return None;
         }
         let reservation = self.budget.reserve_growing(NODE_BYTES, "an entry of the prefix cache").ok()?;
         let groups = self.groups.iter_mut().zip(&own);
         let pages = groups.map(|(group, page)| page.map(|page| group.pool.share(page))).collect();
         Some(self.prefixes.as_mut()?.add(parent, root, tokens, Added { pages, bytes, reservation }))
+    }
+
+    /// Makes room within the limit for a node of `bytes` bytes below `parent`. Returns whether there is.
+    pub(super) fn fit_node(&mut self, parent: Option<NodeId>, bytes: u64) -> bool {
+        let fits = |prefixes: &PrefixIndex| prefixes.bytes.saturating_add(bytes) <= prefixes.limit;
+        while !self.prefixes.as_ref().is_some_and(fits) {
+            // Not the parent: its pages are the sequence's.
+            if !self.forget(parent) {
+                return false;
+            }
+        }
+        true
     }
 
     /// Gives back pages that only the index holds, of the node that was used longest ago, but not `spared`. Returns whether
@@ -303,7 +307,7 @@ impl KvCache {
             |id: &NodeId| prefixes.nodes.get(id).is_some_and(|node| node.pages.iter().all(Option::is_none));
         let mut leaves = prefixes.leaves.iter().map(|&(_, id)| id).filter(|id| Some(*id) != spared);
         if let Some(id) = leaves.find(|id| unshared(id) || empty(id)) {
-            self.drop_node(id);
+            self.drop_node(id, true);
             return true;
         }
         // Those that running sequences have left, of nodes whose other pages they use.
@@ -319,12 +323,15 @@ impl KvCache {
         true
     }
 
-    /// Takes a node without children out of the index, and gives its pages back.
-    fn drop_node(&mut self, id: NodeId) {
-        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return };
-        let Some(node) = prefixes.remove(id) else { return };
+    /// Takes a node without children out of the index, and gives its pages back. `stores`: they may be left in the swap space.
+    fn drop_node(&mut self, id: NodeId, stores: bool) {
+        let KvCache { prefixes: Some(prefixes), groups, stored, .. } = self else { return };
+        let Some(Node { key, pages, reservation, .. }) = prefixes.remove(id) else { return };
         prefixes.bytes -= NODE_BYTES;
-        for (group, page) in groups.iter_mut().zip(node.pages) {
+        if let Some(stored) = stored.as_mut().filter(|_| stores) {
+            stored.store(groups, key, &pages, reservation);
+        }
+        for (group, page) in groups.iter_mut().zip(pages) {
             if let Some(page) = page {
                 prefixes.bytes -= group.pool.page_bytes();
                 group.pool.give_back(page);
@@ -336,13 +343,15 @@ impl KvCache {
     /// may be theirs alone. Returns whether there was one.
     pub(super) fn let_go(&mut self) -> bool {
         let oldest = self.prefixes.as_ref().and_then(|prefixes| prefixes.leaves.first().copied());
-        oldest.into_iter().for_each(|(_, id)| self.drop_node(id));
+        oldest.into_iter().for_each(|(_, id)| self.drop_node(id, false));
         oldest.is_some()
     }
 
     /// Bytes of the index's entries, which go when their pages do.
     pub(crate) fn entry_bytes(&self) -> u64 {
-        self.prefixes.as_ref().map_or(0, |prefixes| NODE_BYTES * prefixes.nodes.len() as u64)
+        let nodes = self.prefixes.as_ref().map_or(0, |prefixes| prefixes.nodes.len() as u64);
+        let stored = self.stored.as_ref().map_or(0, |stored| stored.len() as u64);
+        NODE_BYTES * (nodes + stored)
     }
 
     /// Gives back pages that only the index holds, those that were used longest ago. Returns whether there were any.
@@ -352,6 +361,7 @@ impl KvCache {
 
     /// Gives back all pages of the index.
     pub(crate) fn forget_prefixes(&mut self) {
+        while self.let_stored_go() {}
         let Some(prefixes) = self.prefixes.as_mut() else { return };
         let nodes = std::mem::replace(prefixes, PrefixIndex::new(prefixes.limit)).nodes;
         for node in nodes.into_values() {

@@ -13,7 +13,8 @@ use std::io::{self, Read, Write};
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
-use super::prefix::{Added, NODE_BYTES, Node, NodeId, PrefixIndex, Root};
+use super::prefix::{Added, NODE_BYTES, Node, NodeId, PrefixIndex};
+use super::prefix_key::Root;
 use super::{KvCache, PageData, PageId};
 
 /// Why reading stopped.

@@ -69,7 +69,7 @@ impl KvCache {
     /// Forgets an entry of the index of prefixes, if entries alone are in the way of a page.
     fn forget_entries(&mut self, group: usize) -> bool {
         let missing = self.groups[group].pool.page_bytes().saturating_sub(self.budget.left());
-        (1..=self.entry_bytes()).contains(&missing) && self.let_go()
+        (1..=self.entry_bytes()).contains(&missing) && (self.let_go() || self.let_stored_go())
     }
 
     /// Bytes that a sequence holds, without its snapshots.

@@ -58,18 +58,27 @@ impl Costs {
     }
 
     /// Whether writing `bytes` bytes and reading them back costs less than computing `tokens` tokens again.
-    pub(super) fn swapping_pays(&mut self, bytes: u64, tokens: usize) -> bool {
+    pub(super) fn pays(&self, bytes: u64, tokens: usize) -> bool {
         #[cfg(test)]
         if let Some(forced) = self.forced {
             return forced;
         }
-        let Some(token) = self.token else { return false };
-        let pays = (self.write + self.read) * (bytes as f64) < token * tokens as f64;
-        if !pays {
-            mix(&mut self.write, BYTE, RETURN);
-            mix(&mut self.read, BYTE, RETURN);
+        self.token.is_some_and(|token| (self.write + self.read) * (bytes as f64) < token * tokens as f64)
+    }
+
+    /// [`Costs::pays`] for what has to go now.
+    pub(super) fn swapping_pays(&mut self, bytes: u64, tokens: usize) -> bool {
+        let pays = self.pays(bytes, tokens);
+        if !pays && self.token.is_some() {
+            self.refused();
         }
         pays
+    }
+
+    /// Something was not written because it was not worth it.
+    pub(super) fn refused(&mut self) {
+        mix(&mut self.write, BYTE, RETURN);
+        mix(&mut self.read, BYTE, RETURN);
     }
 }
 

@@ -15,7 +15,10 @@ impl Engine {
     /// Plans the next pass and finds pages for it. `None` if no sequence has work.
     pub(super) fn plan(&mut self, limits: &Limits, max_context: usize) -> Option<Vec<Share>> {
         self.finish_reading();
+        self.finish_prefix_readings();
+        self.account_prefixes();
         self.attach_prefixes();
+        self.begin_prefix_readings(limits.sequences);
         let mut entries: Vec<Entry> =
             self.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, max_context)).collect();
         if entries.is_empty() {
@@ -173,7 +176,10 @@ impl Engine {
         }
         let spare = self.sequences.iter().filter(|(_, sequence)| sequence.tables.hold_pages());
         let spare = spare.filter_map(|(&id, sequence)| Some((sequence.spare()?, id)));
-        let Some((_, id)) = spare.filter(|&(_, id)| !spared(id)).min() else { return false };
+        let Some((_, id)) = spare.filter(|&(_, id)| !spared(id)).min() else {
+            // What is left of prefixes in the swap space are their entries.
+            return self.cache.let_stored_go();
+        };
         self.evict(id);
         true
     }
@@ -189,10 +195,11 @@ impl Engine {
 
     /// Whether requests other than `id` hold pages that they will give back.
     pub(super) fn others_hold_pages(&self, id: SequenceId) -> bool {
-        self.sequences.iter().any(|(other, sequence)| {
-            *other != id
-                && (sequence.makes_progress() && sequence.tables.hold_pages() || sequence.is_reading())
-        })
+        !self.prefix_readings.is_empty()
+            || self.sequences.iter().any(|(other, sequence)| {
+                *other != id
+                    && (sequence.makes_progress() && sequence.tables.hold_pages() || sequence.is_reading())
+            })
     }
 
     /// [`Engine::evict`] for a running request, which has to repeat what it had computed, or to read it back.

@@ -17,6 +17,7 @@ mod ngram;
 mod pacing;
 mod pass;
 mod prefix;
+mod prefix_swap;
 mod queue;
 mod requests;
 mod risk;
@@ -65,6 +66,7 @@ use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
 use pacing::Pacing;
+use prefix_swap::PrefixReading;
 use queue::Queue;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
@@ -109,6 +111,7 @@ pub(crate) struct Engine {
     /// Where sequences leave pages that they lose.
     swap: Option<SwapSpace>,
     costs: Costs,
+    prefix_readings: Vec<PrefixReading>,
     draft: Option<DraftModel>,
     /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
     short: bool,
@@ -142,6 +145,7 @@ impl Engine {
             controller: Controller::default(),
             swap: None,
             costs: Costs::default(),
+            prefix_readings: Vec::new(),
             draft: None,
             short: false,
             #[cfg(test)]
@@ -405,6 +409,7 @@ impl Engine {
         if let Some(draft) = &mut self.draft {
             draft.release();
         }
+        self.prefix_readings.clear();
         self.cache.forget_prefixes();
         self.cache.trim();
         self.measure();

@@ -9,7 +9,7 @@ use crate::cache::{KvCache, Root};
 
 impl Sequence {
     /// What its keys and values depend on apart from its tokens.
-    fn root(&self) -> Root {
+    pub(super) fn root(&self) -> Root {
         Root { adapter: self.adapter.as_ref().map(|adapter| adapter.id), long: self.long }
     }
 
@@ -33,7 +33,7 @@ impl Sequence {
     }
 
     /// Whether it may begin with what is known: it has not begun, and needs nothing of the tokens that are.
-    fn may_attach(&self) -> bool {
+    pub(super) fn may_attach(&self) -> bool {
         let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
         generates && self.is_plain() && !self.turn.admitted && self.makes_progress() && self.swapped.is_none()
     }
@@ -53,9 +53,12 @@ impl Engine {
         }
     }
 
-    /// Whether the next page of a sequence that has not begun is being computed by another one, which came earlier or has begun:
-    /// then it waits for that.
+    /// Whether the next page of a sequence that has not begun is being read, or computed by another one, which came earlier or has
+    /// begun: then it waits for that.
     pub(super) fn waits_for_prefix(&self, id: SequenceId) -> bool {
+        if self.reads_prefix(id) {
+            return true;
+        }
         let Some(sequence) = self.sequences.get(&id) else { return false };
         let end = (sequence.computed / PAGE_TOKENS + 1) * PAGE_TOKENS;
         let begun = sequence.turn.admitted || sequence.swapped.is_some() || !sequence.is_plain();

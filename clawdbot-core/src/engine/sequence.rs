@@ -72,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) prompt_end: usize,
     /// Tokens that were in the cache when the request came.
     pub(crate) cached: usize,
+    /// Whether the swap space was searched for how it begins.
+    pub(super) looked_up: bool,
     /// Logits of all rows, `[tokens, vocab_size]`, if the request is for scores.
     pub(crate) scores: Option<Vec<f32>>,
     /// Collector of hidden states, if the request is for a pooled vector.
@@ -181,6 +183,7 @@ impl Job {
             options,
             prompt_end,
             cached: 0,
+            looked_up: false,
             scores: None,
             pooler: None,
             quiet: false,

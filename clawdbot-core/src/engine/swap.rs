@@ -36,8 +36,9 @@ impl Sequence {
 }
 
 impl Engine {
-    /// Lets sequences leave their pages in `space`.
+    /// Lets sequences and prefixes leave their pages in `space`.
     pub(crate) fn swap_to(&mut self, space: Option<SwapSpace>) {
+        space.iter().for_each(|space| self.cache.swap_prefixes_to(space.clone()));
         self.swap = space;
     }
 
@@ -55,7 +56,13 @@ impl Engine {
             return false;
         }
         let Some(pages) = cache.image(&sequence.tables, computed) else { return false };
-        let Some(mut writer) = space.writer(bytes) else { return false };
+        let mut writer = loop {
+            match space.writer(bytes) {
+                Some(writer) => break writer,
+                None if cache.let_stored_go() => {}
+                None => return false,
+            }
+        };
         let started = Instant::now();
         let write = || -> Result<Extent> {
             let io = |error| Error::stream("swap space", error);
@@ -119,11 +126,7 @@ impl Engine {
         for id in ended {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             let Some(swapped) = sequence.swapped.take() else { continue };
-            let state = swapped
-                .reading
-                .as_ref()
-                .map(|reading| std::mem::replace(&mut *reading.lock(), State::Failed));
-            match state {
+            match swapped.reading.as_ref().map(|reading| reading.take()) {
                 Some(State::Done(pages, seconds)) => {
                     self.costs.read(swapped.bytes(), seconds);
                     self.meter.count(|metrics| metrics.swap_ins += 1);
@@ -202,20 +205,20 @@ impl Engine {
 
     /// Bytes of pages that are on their way back.
     pub(super) fn reading_bytes(&self) -> u64 {
-        self.sequences
-            .values()
-            .filter_map(|sequence| sequence.swapped.as_ref())
-            .map(Swapped::reading_bytes)
-            .sum()
+        let swapped = self.sequences.values().filter_map(|sequence| sequence.swapped.as_ref());
+        let prefixes = self.prefix_readings.iter().map(|one| one.reading().bytes);
+        swapped.map(Swapped::reading_bytes).chain(prefixes).sum()
     }
 
     /// Waits a little for pages that are on their way back.
     pub(super) fn wait_for_reading(&self) {
         let reading =
             self.sequences.values().filter_map(|sequence| sequence.swapped.as_ref()?.reading.as_ref());
-        let Some(reading) = reading.min_by_key(|reading| reading.bytes) else { return };
-        let running = |state: &mut State| matches!(state, State::Running);
-        drop(reading.ended.wait_timeout_while(reading.lock(), PATIENCE, running));
+        match (reading.min_by_key(|reading| reading.bytes), self.prefix_readings.first()) {
+            (Some(reading), _) => reading.wait(PATIENCE),
+            (None, Some(prefix)) => prefix.reading().wait(PATIENCE),
+            (None, None) => {}
+        }
     }
 
     /// Bytes in the swap space.
@@ -226,6 +229,7 @@ impl Engine {
             shared.into_iter().map(|swapped| (Arc::as_ptr(&swapped.extent), swapped.bytes())).collect();
         shared.sort_unstable();
         shared.dedup();
-        own.into_iter().map(Swapped::bytes).chain(shared.into_iter().map(|(_, bytes)| bytes)).sum()
+        let sequences = own.into_iter().map(Swapped::bytes).chain(shared.into_iter().map(|(_, bytes)| bytes));
+        sequences.sum::<u64>() + self.cache.stored_bytes()
     }
 }

@@ -1,6 +1,7 @@
 //! What a sequence has in the swap space, and pages on their way back.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::cache::LoosePages;
 use crate::runtime::Extent;
@@ -18,42 +19,58 @@ pub(crate) struct Swapped {
 
 /// Pages on their way back.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(super) struct Reading<T = LoosePages> {
     pub(super) bytes: u64,
-    state: Mutex<State>,
-    pub(super) ended: Condvar,
+    state: Mutex<State<T>>,
+    ended: Condvar,
 }
 
 #[derive(Debug)]
-pub(super) enum State {
+pub(super) enum State<T = LoosePages> {
     Running,
     /// The pages, and how many seconds it took.
-    Done(LoosePages, f64),
+    Done(T, f64),
     Failed,
 }
 
-impl Reading {
+impl<T> Reading<T> {
     /// Of so many bytes.
     pub(super) fn new(bytes: u64) -> Self {
         Reading { bytes, state: Mutex::new(State::Running), ended: Condvar::new() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn end(&self, state: State) {
+    pub(super) fn end(&self, state: State<T>) {
         *self.lock() = state;
         self.ended.notify_all();
+    }
+
+    /// Whether it has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        !matches!(*self.lock(), State::Running)
+    }
+
+    /// How it has ended: the pages are the caller's.
+    pub(super) fn take(&self) -> State<T> {
+        std::mem::replace(&mut *self.lock(), State::Failed)
+    }
+
+    /// Waits until it has ended, at most so long.
+    pub(super) fn wait(&self, most: Duration) {
+        let running = |state: &mut State<T>| matches!(state, State::Running);
+        drop(self.ended.wait_timeout_while(self.lock(), most, running));
     }
 }
 
 /// Says that reading has failed, unless it has ended: also when its thread could not start, or has panicked.
-pub(super) struct Ending(pub(super) Arc<Reading>);
+pub(super) struct Ending<T = LoosePages>(pub(super) Arc<Reading<T>>);
 
-impl Drop for Ending {
+impl<T> Drop for Ending<T> {
     fn drop(&mut self) {
-        if matches!(*self.0.lock(), State::Running) {
+        if !self.0.has_ended() {
             self.0.end(State::Failed);
         }
     }
@@ -92,6 +109,6 @@ impl Swapped {
 
     /// Whether its reading has ended.
     pub(super) fn has_ended(&self) -> bool {
-        self.reading.as_ref().is_some_and(|reading| !matches!(*reading.lock(), State::Running))
+        self.reading.as_ref().is_some_and(|reading| reading.has_ended())
     }
 }

@@ -105,6 +105,10 @@ pub struct ModelMetrics {
     pub swap_outs: u64,
     /// How often they were read back.
     pub swap_ins: u64,
+    /// Pages of the prefix cache that were written to the swap space.
+    pub prefix_swap_outs: u64,
+    /// Those that were read back.
+    pub prefix_swap_ins: u64,
     /// How often writing or reading failed, or what was read was not what was written: its tokens were computed again.
     pub swap_failures: u64,
     /// Bytes of keys, values and states, in use or in reserve, after the latest pass.
