@@ -1,6 +1,8 @@
 //! Prompts that begin as earlier ones did: less is computed, and the bits are those of a prompt that is computed alone.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+#[path = "support/requests.rs"]
+mod requests;
 mod support;
 
 use std::sync::{Arc, Mutex};
@@ -9,6 +11,7 @@ use clawdbot_core::{
     AddSpecialTokens, Completion, ErrorKind, GenerateOptions, KvType, LogRecord, Model, ModelOptions, Prompt,
     Runtime, RuntimeOptions, Source,
 };
+use requests::{bits, greedy, load, prompt};
 
 /// Tokens of a page.
 const PAGE: usize = 64;
@@ -22,24 +25,8 @@ fn sources() -> Vec<Source> {
     std::iter::once(Source::Builtin).chain(families).collect()
 }
 
-fn load(source: &Source, budget: Option<u64>, options: &ModelOptions) -> Model {
-    let runtime = RuntimeOptions::default().threads(2_u32).memory_budget(budget);
-    Runtime::new(&runtime).unwrap().load(source, options).unwrap()
-}
-
-fn prompt(length: usize, salt: u32) -> Vec<u32> {
-    (0..length as u32).map(|i| 3 + (i * 37 + salt * 101) % 500).collect()
-}
-
 fn options() -> GenerateOptions {
-    GenerateOptions::default().max_tokens(7_u32).temperature(0.0).ignore_eos(true).logprobs(3_u32)
-}
-
-/// Tokens, and the bits of their log-probabilities.
-fn bits(completion: &Completion) -> (Vec<u32>, Vec<u32>) {
-    let logprobs = completion.logprobs.as_ref().unwrap();
-    let all = logprobs.iter().flat_map(|entry| entry.top.iter().map(|top| top.logprob.to_bits()));
-    (completion.token_ids.clone(), all.collect())
+    greedy(7)
 }
 
 fn together(model: &Model, prompts: &[Vec<u32>]) -> Vec<Completion> {

@@ -1,15 +1,17 @@
 //! Sessions in files: what is restored goes on with the same bits and computes nothing again, and what is not whole is refused.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+#[path = "support/requests.rs"]
+mod requests;
 mod support;
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use clawdbot_core::{
-    AddSpecialTokens, Completion, Error, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, Runtime,
-    RuntimeOptions, Session, Source, WeightType,
+    AddSpecialTokens, Error, ErrorKind, KvType, Model, ModelOptions, Session, Source, WeightType,
 };
+use requests::{bits, greedy, load, prompt};
 use support::child::{Limits, in_child};
 
 /// Full attention; windows; shared keys; latent attention; recurrent states of four kinds.
@@ -19,26 +21,6 @@ const FAMILIES: [&str; 8] =
 fn sources() -> Vec<Source> {
     let families = FAMILIES.map(|name| Source::Path(support::family(name)));
     std::iter::once(Source::Builtin).chain(families).collect()
-}
-
-fn load(source: &Source, budget: Option<u64>, options: &ModelOptions) -> Model {
-    let runtime = RuntimeOptions::default().threads(2_u32).memory_budget(budget);
-    Runtime::new(&runtime).unwrap().load(source, options).unwrap()
-}
-
-fn prompt(length: usize, salt: u32) -> Vec<u32> {
-    (0..length as u32).map(|i| 3 + (i * 37 + salt * 101) % 500).collect()
-}
-
-fn greedy(tokens: u32) -> GenerateOptions {
-    GenerateOptions::default().max_tokens(tokens).temperature(0.0).ignore_eos(true).logprobs(3_u32)
-}
-
-/// Tokens, and the bits of their log-probabilities.
-fn bits(completion: &Completion) -> (Vec<u32>, Vec<u32>) {
-    let logprobs = completion.logprobs.as_ref().unwrap();
-    let all = logprobs.iter().flat_map(|entry| entry.top.iter().map(|top| top.logprob.to_bits()));
-    (completion.token_ids.clone(), all.collect())
 }
 
 /// A conversation of `length` tokens and seven of an answer.

@@ -1,29 +1,17 @@
 //! Conversations in swap space: many of them in memory for a few, with the bits that each has alone.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+#[path = "support/requests.rs"]
+mod requests;
 mod support;
 
 use std::time::Instant;
 
 use clawdbot_core::{
-    AddSpecialTokens, Completion, ErrorKind, GenerateOptions, KvType, Model, ModelMetrics, ModelOptions,
-    Runtime, RuntimeOptions, Session, Source, Stream,
+    AddSpecialTokens, ErrorKind, KvType, Model, ModelMetrics, ModelOptions, Runtime, RuntimeOptions, Session,
+    Source, Stream,
 };
-
-fn greedy(tokens: u32) -> GenerateOptions {
-    GenerateOptions::default().max_tokens(tokens).temperature(0.0).ignore_eos(true).logprobs(2_u32)
-}
-
-fn prompt(length: usize, salt: u32) -> Vec<u32> {
-    (0..length as u32).map(|i| 3 + (i * 37 + salt * 101) % 500).collect()
-}
-
-/// Tokens, and the bits of their log-probabilities.
-fn bits(completion: &Completion) -> (Vec<u32>, Vec<u32>) {
-    let logprobs = completion.logprobs.as_ref().unwrap();
-    let all = logprobs.iter().flat_map(|entry| entry.top.iter().map(|top| top.logprob.to_bits()));
-    (completion.token_ids.clone(), all.collect())
-}
+use requests::{bits, greedy, prompt};
 
 fn load(source: &Source, runtime: RuntimeOptions, options: &ModelOptions) -> Model {
     Runtime::new(&runtime.threads(2_u32)).unwrap().load(source, options).unwrap()
