@@ -3,8 +3,7 @@
 //! It is written when the model is closed or its last owner goes, and read when the model is loaded. It is a cache: what is wrong
 //! with it goes to the log, and nothing of it is used.
 
-use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use super::loaded::Loaded;
@@ -13,7 +12,7 @@ use crate::cache::{KvCache, Stopped};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::load_cache::create_dir;
 use crate::runtime::{LogLevel, Runtime};
-use crate::weights::{Readers, Temporary, no_file, open_regular};
+use crate::weights::{Readers, no_file, open_regular, write_file};
 
 const BUFFER: usize = 64 << 10;
 
@@ -51,17 +50,15 @@ pub(super) fn load(runtime: &Runtime, path: &Path, numerics: &Numerics, cache: &
 fn read(path: &Path, numerics: &Numerics, cache: &mut KvCache) -> Result<(u64, Stopped)> {
     let name = path.display().to_string();
     let io = |error| Error::io(path, error);
-    let open = || -> Result<(Reader<'_, BufReader<File>>, u64)> {
-        let file = open_regular(path)?;
-        let length = file.metadata().map_err(io)?.len();
-        let file = BufReader::with_capacity(BUFFER, file);
-        Ok((Reader::new(file, &name, Kind::Prefixes, numerics)?, length))
-    };
-    let (mut reader, length) = open()?;
+    let file = open_regular(path)?;
+    let length = file.metadata().map_err(io)?.len();
+    let file = BufReader::with_capacity(BUFFER, file);
+    let mut reader = Reader::new(file, &name, Kind::Prefixes, numerics)?;
     let rest = length.saturating_sub(reader.position()).saturating_sub(CHECKSUM);
     io::copy(&mut (&mut reader).take(rest), &mut io::sink()).map_err(io)?;
-    reader.finish()?;
-    let (mut reader, _) = open()?;
+    let mut file = reader.finish()?;
+    file.rewind().map_err(io)?;
+    let mut reader = Reader::new(file, &name, Kind::Prefixes, numerics)?;
     let count = reader.number()?;
     let stopped = cache.read_prefixes(count, &mut reader).map_err(|error| reader.failed(error))?;
     Ok((count, stopped))
@@ -88,18 +85,15 @@ impl Loaded {
         if engine.is_closed() || count == 0 {
             return Ok(());
         }
-        check_target(path)?;
         let io = |error| Error::io(path, error);
         let numerics = self.numerics()?;
-        let (mut temporary, file) = Temporary::create(path, Readers::Owner)?;
-        let file = BufWriter::with_capacity(BUFFER, file);
-        let mut writer = Writer::new(file, Kind::Prefixes, &numerics).map_err(io)?;
-        io::Write::write_all(&mut writer, &(count as u64).to_le_bytes()).map_err(io)?;
-        cache.write_prefixes(&mut writer).map_err(io)?;
-        let (file, _) = writer.finish().map_err(io)?;
-        file.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)?;
-        check_target(path)?;
-        temporary.rename(path)
+        let written = write_file(path, Readers::Owner, check_target, |file| {
+            let mut writer = Writer::new(file, Kind::Prefixes, &numerics).map_err(io)?;
+            io::Write::write_all(&mut writer, &(count as u64).to_le_bytes()).map_err(io)?;
+            cache.write_prefixes(&mut writer).map_err(io)?;
+            writer.finish().map(Some).map_err(io)
+        });
+        written.map(drop)
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) use gguf::{
 pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixSize, MatrixView, TensorView};
 pub(crate) use names::{outside_text, stored_names, text_name};
-pub(crate) use new_file::{Readers, Temporary, no_file};
+pub(crate) use new_file::{Readers, no_file, write_file};
 pub(crate) use packed::{ExpectedMatrix, ExpectedVector, MAX_TABLES, PackedFile, hex};
 pub(crate) use packed_info::{FORMAT_VERSION, PackedInfo};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};

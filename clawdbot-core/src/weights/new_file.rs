@@ -1,6 +1,7 @@
 //! Files that appear under their names when they are complete.
 
 use std::fs::{File, FileType, OpenOptions};
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -43,6 +44,30 @@ impl Readers {
     }
 }
 
+/// Bytes that are written at once, at least.
+const BUFFER: usize = 64 << 10;
+
+/// What writes a file; gives it back with a result, or nothing, and then there is no file.
+pub(crate) type Written<T> = Result<Option<(BufWriter<File>, T)>>;
+
+/// Lets `write` write the file `target`, which appears when it is complete, if `check` lets it replace what is there.
+///
+/// # Errors
+/// Those of `check` and `write`; what the system says.
+pub(crate) fn write_file<T>(
+    target: &Path,
+    readers: Readers,
+    check: impl Fn(&Path) -> Result<()>,
+    write: impl FnOnce(BufWriter<File>) -> Written<T>,
+) -> Result<Option<T>> {
+    check(target)?;
+    let (temporary, file) = Temporary::create(target, readers)?;
+    let Some((file, result)) = write(BufWriter::with_capacity(BUFFER, file))? else { return Ok(None) };
+    let file = file.into_inner().map_err(|error| Error::io(target, error.into_error()))?;
+    temporary.finish(&file, target, check)?;
+    Ok(Some(result))
+}
+
 /// The path of a file that is removed when dropped.
 pub(crate) struct Temporary(PathBuf);
 
@@ -78,11 +103,19 @@ impl Temporary {
         std::fs::set_permissions(&self.0, permissions)
     }
 
-    /// Renames it and makes the new name last.
+    /// Makes it last, and gives it its name, unless `check` refuses to replace what is there by now. `file`: itself, which is
+    /// complete.
     ///
     /// # Errors
-    /// What the system says.
-    pub(crate) fn rename(&mut self, target: &Path) -> Result<()> {
+    /// Those of `check`; what the system says.
+    pub(crate) fn finish(
+        mut self,
+        file: &File,
+        target: &Path,
+        check: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        file.sync_all().map_err(|error| Error::io(target, error))?;
+        check(target)?;
         std::fs::rename(&self.0, target).map_err(|error| Error::io(target, error))?;
         self.0 = PathBuf::new();
         #[cfg(unix)]

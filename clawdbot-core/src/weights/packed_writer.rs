@@ -228,9 +228,7 @@ impl PackedWriter {
         let file = self.file.end().map_err(io)?;
         file.seek(SeekFrom::Start(0)).map_err(io)?;
         file.write_all(&header).map_err(io)?;
-        file.sync_all().map_err(io)?;
-        check_target(&self.target, self.overwrite)?;
-        self.temporary.rename(&self.target)?;
+        self.temporary.finish(file, &self.target, |target| check_target(target, self.overwrite))?;
         self.layout.file_len(&self.info)
     }
 }

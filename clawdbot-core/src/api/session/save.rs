@@ -10,7 +10,7 @@
 //! ```
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read, Write};
+use std::io::{BufReader, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -25,13 +25,13 @@ use crate::engine::{Held, lost};
 use crate::error::{Error, Result};
 use crate::forward::adapter::Adapter;
 use crate::load::fingerprint::{Fingerprint, of_adapter};
-use crate::weights::{Readers, Temporary, hex, no_file, open_regular};
+use crate::weights::{Readers, hex, no_file, open_regular, write_file};
 
 /// How often saving to a file begins again because requests took the session's memory.
 const ATTEMPTS: usize = 3;
 /// What a reader or writer is called in errors.
 const UNNAMED: &str = "saved session";
-/// Bytes that are read or written at once, at least.
+/// Bytes that are read at once, at least.
 const BUFFER: usize = 64 << 10;
 
 impl Session {
@@ -48,23 +48,13 @@ impl Session {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<u64> {
         let path = path.as_ref();
         let io = |error| Error::io(path, error);
-        check_target(path)?;
-        let mut attempt = 1;
-        loop {
-            let (mut temporary, file) = Temporary::create(path, Readers::Owner)?;
-            match self.write(BufWriter::with_capacity(BUFFER, file), &io) {
-                Ok(None) if attempt < ATTEMPTS => attempt += 1,
-                Ok(None) => return Err(lost()),
-                Err(error) => return Err(error),
-                Ok(Some((file, bytes))) => {
-                    let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-                    file.sync_all().map_err(io)?;
-                    check_target(path)?;
-                    temporary.rename(path)?;
-                    return Ok(bytes);
-                }
+        for _ in 0..ATTEMPTS {
+            if let Some(bytes) = write_file(path, Readers::Owner, check_target, |file| self.write(file, &io))?
+            {
+                return Ok(bytes);
             }
         }
+        Err(lost())
     }
 
     /// As [`Session::save`], to a writer, which gets many small pieces. Returns the number of bytes.
