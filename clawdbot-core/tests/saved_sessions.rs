@@ -179,6 +179,16 @@ fn every_cut_and_every_flipped_bit_is_an_error() {
             let expected = [ErrorKind::InvalidArgument, ErrorKind::ContextOverflow];
             assert!(expected.contains(&error.kind()), "flipped at {at}: {error}");
         }
+        // The length of a file says that no such session is in it.
+        let dir = tempdir();
+        let path = dir.path("session");
+        for bit in 0..8 * 200 {
+            let mut forged = bytes.clone();
+            forged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, forged).unwrap();
+            let error = model.restore_session(&path).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "bit {bit}: {error}");
+        }
     }
 }
 
@@ -229,6 +239,18 @@ fn files_are_whole_or_not_there() {
         (ErrorKind::InvalidArgument, Some("another file"))
     );
     assert_eq!(std::fs::read(&other).unwrap(), b"precious");
+    // A prefix cache begins as a saved session does, and is none.
+    let prefixes = ModelOptions::default().prefix_cache(true).prefix_cache_dir(dir.path("prefixes"));
+    let kept = load(&Source::Builtin, None, &prefixes);
+    kept.generate(prompt(100, 1), &greedy(1)).unwrap();
+    kept.close();
+    let file = std::fs::read_dir(dir.path("prefixes")).unwrap().next().unwrap().unwrap().path();
+    let before = std::fs::read(&file).unwrap();
+    assert_eq!(session.save(&file).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert!(std::fs::read(&file).unwrap() == before);
+    let error = model.restore_session(&file).unwrap_err();
+    assert!(error.message().contains("expected a saved session, found a prefix cache"), "{error}");
+    std::fs::remove_dir_all(dir.path("prefixes")).unwrap();
     assert_eq!(session.save(dir.path("")).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(session.save(dir.path("none/session")).unwrap_err().kind(), ErrorKind::NotFound);
     #[cfg(unix)]

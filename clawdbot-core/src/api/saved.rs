@@ -110,9 +110,9 @@ pub(super) struct Writer<W> {
 
 impl<W: Write> Write for Writer<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(bytes)?;
         // A writer may lie about how much it took.
-        self.sha256.update(bytes.get(..written).unwrap_or(bytes));
+        let written = self.inner.write(bytes)?.min(bytes.len());
+        self.sha256.update(&bytes[..written]);
         self.bytes += written as u64;
         Ok(written)
     }
@@ -166,9 +166,10 @@ pub(super) struct Reader<'a, R> {
 
 impl<R: Read> Read for Reader<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        // A reader may lie about how much it gave.
+        let read = self.inner.read(buffer)?.min(buffer.len());
         self.cut |= read == 0 && !buffer.is_empty();
-        self.sha256.update(buffer.get(..read).unwrap_or_default());
+        self.sha256.update(&buffer[..read]);
         self.bytes += read as u64;
         Ok(read)
     }
@@ -300,12 +301,12 @@ pub(super) fn refuse(name: &str, expected: &str, found: &str) -> Error {
     Error::invalid_argument(message).with("path", name).with("expected", expected).with("found", found)
 }
 
-/// Whether a file begins as those of this format do; `None` if there is none.
-pub(super) fn is_saved(path: &Path) -> bool {
-    let start = || -> io::Result<[u8; 8]> {
-        let mut start = [0; 8];
+/// Whether a file begins as those of that kind do, in any version of the format.
+pub(super) fn is_saved(path: &Path, kind: Kind) -> bool {
+    let start = || -> io::Result<[u8; 13]> {
+        let mut start = [0; 13];
         std::fs::File::open(path)?.read_exact(&mut start)?;
         Ok(start)
     };
-    start().is_ok_and(|start| start == *MAGIC)
+    start().is_ok_and(|start| start.starts_with(MAGIC) && start.last() == Some(&(kind as u8)))
 }

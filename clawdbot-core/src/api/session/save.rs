@@ -158,23 +158,27 @@ fn restore<R: Read>(loaded: Arc<Loaded>, reader: R, name: &str, length: Option<u
         [other] => return Err(reader.refuse("the frequencies of this model", &other.to_string())),
     };
     let (count, computed) = (reader.number()?, reader.number()?);
-    if count > loaded.max_context as u64 {
-        let length = usize::try_from(count).unwrap_or(usize::MAX);
-        return Err(overflow(length, Wanted::Nothing, loaded.max_context));
-    }
     if computed > count {
         return Err(reader.refuse(&format!("at most {count} computed tokens"), &computed.to_string()));
     }
-    // Both are at most `max_context` now.
-    let (count, computed) = (count as usize, computed as usize);
-    let image = if computed == 0 { 0 } else { loaded.engine()?.image_bytes(computed) };
     if let Some(length) = length {
-        let rest = (4 * count as u64).saturating_add(image).saturating_add(CHECKSUM);
+        let image = match usize::try_from(computed) {
+            Ok(0) => 0,
+            Ok(computed) if count < length => loaded.engine()?.image_bytes(computed),
+            _ => u64::MAX,
+        };
+        let rest = count.saturating_mul(4).saturating_add(image).saturating_add(CHECKSUM);
         let expected = reader.position().saturating_add(rest);
         if expected != length {
             return Err(reader.refuse(&format!("a file of {expected} bytes"), &format!("{length}")));
         }
     }
+    if count > loaded.max_context as u64 {
+        let length = usize::try_from(count).unwrap_or(usize::MAX);
+        return Err(overflow(length, Wanted::Nothing, loaded.max_context).context(name));
+    }
+    // Both are at most `max_context` now.
+    let (count, computed) = (count as usize, computed as usize);
     let budget = loaded.runtime.budget();
     let reserve = || budget.reserve_growing(4 * count as u64, "tokens of a session");
     let _reservation = loaded.when_there_is_room(&never, reserve)?;
@@ -216,7 +220,7 @@ fn no_adapter(name: &str, wanted: &Fingerprint) -> Error {
 fn check_target(path: &Path) -> Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.is_file() => Err(no_file(path, metadata.file_type())),
-        Ok(_) if !is_saved(path) => Err(refuse(
+        Ok(_) if !is_saved(path, Kind::Session) => Err(refuse(
             &path.display().to_string(),
             "no file of that name, or a saved session to replace",
             "another file",
