@@ -65,6 +65,8 @@ impl Shared {
     /// # Errors
     /// `ForkedRuntime`.
     pub(super) fn fingerprint(&self, pool: &ThreadPool) -> Result<Fingerprint> {
+        // In the child of a fork, a thread that is not there may hold the lock.
+        pool.check_fork()?;
         let mut known = self.fingerprint.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match *known {
             Some(model) => Ok(model),

@@ -4,9 +4,10 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread::{self, JoinHandle, Thread};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use super::own_thread::OwnThread;
 use super::turns::{Next, Turns, choose};
 use crate::cancel::Sleeper;
 use crate::error::Result;
@@ -21,8 +22,7 @@ pub(crate) trait Driven: Send + Sync {
 pub(super) struct DriverThread {
     shared: Arc<Shared>,
     /// Started with the first model.
-    handle: Mutex<Option<JoinHandle<()>>>,
-    pid: u32,
+    thread: OwnThread,
 }
 
 /// One that is driven, as long as it has owners.
@@ -114,7 +114,7 @@ impl fmt::Debug for Shared {
 
 impl DriverThread {
     pub(super) fn new() -> Self {
-        DriverThread { shared: Arc::default(), handle: Mutex::new(None), pid: std::process::id() }
+        DriverThread { shared: Arc::default(), thread: OwnThread::new("clawdbot-driver") }
     }
 
     /// Adds something to drive, as long as it has owners, with a share of the thread's time.
@@ -122,15 +122,10 @@ impl DriverThread {
     /// # Errors
     /// `Io` when the system cannot start the thread.
     pub(super) fn add(&self, driven: Weak<dyn Driven>, share: u32) -> Result<()> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
         self.shared.lock().push(Member { driven, turns: Turns::new(share) });
-        if handle.is_none() {
-            let shared = Arc::clone(&self.shared);
-            let thread = thread::Builder::new().name("clawdbot-driver".to_owned());
-            let started = thread.spawn(move || shared.run()).map_err(clawdbot_kernels::Error::Thread)?;
-            self.shared.thread.get_or_init(|| started.thread().clone());
-            *handle = Some(started);
-        }
+        let shared = Arc::clone(&self.shared);
+        let thread = self.thread.start(move || shared.run())?;
+        self.shared.thread.get_or_init(|| thread);
         self.wake();
         Ok(())
     }
@@ -148,20 +143,9 @@ impl DriverThread {
 
 impl Drop for DriverThread {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
-        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(handle) = handle else { return };
-        // The child of a fork has no such thread.
-        if self.pid != std::process::id() {
-            std::mem::forget(handle);
-            return;
-        }
-        self.wake();
-        // The thread itself may have been the last owner of a model; it ends by itself then.
-        if handle.thread().id() != thread::current().id() {
-            // It catches panics, so joining cannot fail.
-            let _ = handle.join();
-        }
+        let shared = &self.shared;
+        shared.stop.store(true, Ordering::SeqCst);
+        self.thread.end(|| shared.wake());
     }
 }
 

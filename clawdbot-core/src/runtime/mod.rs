@@ -4,6 +4,7 @@ mod budget;
 mod cpus;
 mod driver;
 mod machine;
+mod own_thread;
 #[cfg(feature = "candle")]
 mod rows;
 mod swap;
@@ -189,13 +190,14 @@ impl Runtime {
 
     /// What its models have done since they were loaded, and what they do now. Waits for no pass.
     pub fn metrics(&self) -> Metrics {
+        // In the child of a fork, somebody may hold a lock for ever.
+        let here = self.0.pool.check_fork().is_ok();
         Metrics {
             memory_used: self.memory_used(),
             memory_budget: self.memory_budget(),
-            swap_used: self.0.swap.as_ref().map_or(0, SwapSpace::used),
+            swap_used: self.0.swap.as_ref().filter(|_| here).map_or(0, SwapSpace::used),
             histogram_bounds: BOUNDS,
-            // In the child of a fork, somebody may hold a lock for ever.
-            models: self.0.pool.check_fork().map_or_else(|_| Vec::new(), |()| self.0.meters.read()),
+            models: if here { self.0.meters.read() } else { Vec::new() },
         }
     }
 

@@ -225,6 +225,10 @@ impl Extent {
 
 impl Drop for Extent {
     fn drop(&mut self) {
+        // In the child of a fork, a thread that is not there may hold the lock.
+        if !self.space.0.worker.is_here() {
+            return;
+        }
         let mut blocks = self.space.blocks();
         blocks.free.append(&mut self.blocks);
         // The list is as long as it has to be.
@@ -412,6 +416,23 @@ mod tests {
         let mut reader = extent.reader();
         reader.read_exact(&mut [0; 100]).unwrap();
         assert!(!reader.is_sound());
+    }
+
+    #[test]
+    fn the_child_of_a_fork_waits_for_nobody() {
+        let mut inner = Arc::into_inner(space(8).0).unwrap();
+        inner.worker = Worker::of_parent();
+        let space = SwapSpace(Arc::new(inner));
+        let extent = store(&space, &bytes(10, 1)).unwrap();
+        // As a thread would that is not there.
+        let held = space.blocks();
+        let (dropped, end) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            drop(extent);
+            dropped.send(()).unwrap();
+        });
+        end.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        drop(held);
     }
 
     #[test]

@@ -4,18 +4,16 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
 
+use super::own_thread::OwnThread;
 use crate::error::Result;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread that starts with its first job. It sleeps without any, and ends when this is dropped.
 pub(super) struct Worker {
-    name: &'static str,
     queue: Arc<Queue>,
-    handle: Mutex<Option<JoinHandle<()>>>,
-    pid: u32,
+    thread: OwnThread,
 }
 
 #[derive(Default)]
@@ -50,7 +48,18 @@ impl Queue {
 
 impl Worker {
     pub(super) fn new(name: &'static str) -> Self {
-        Worker { name, queue: Arc::default(), handle: Mutex::new(None), pid: std::process::id() }
+        Worker { queue: Arc::default(), thread: OwnThread::new(name) }
+    }
+
+    /// One as the child of a fork has it.
+    #[cfg(test)]
+    pub(super) fn of_parent() -> Self {
+        Worker { queue: Arc::default(), thread: OwnThread::of_parent() }
+    }
+
+    /// Whether this is not the child of a fork, which has no such thread.
+    pub(super) fn is_here(&self) -> bool {
+        self.thread.is_here()
     }
 
     /// Adds a job.
@@ -58,12 +67,8 @@ impl Worker {
     /// # Errors
     /// `Io` when the system cannot start the thread; the job is dropped then.
     pub(super) fn spawn(&self, job: Job) -> Result<()> {
-        let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
-        if handle.is_none() {
-            let queue = Arc::clone(&self.queue);
-            let thread = thread::Builder::new().name(self.name.to_owned());
-            *handle = Some(thread.spawn(move || queue.run()).map_err(clawdbot_kernels::Error::Thread)?);
-        }
+        let queue = Arc::clone(&self.queue);
+        self.thread.start(move || queue.run())?;
         self.queue.lock().jobs.push_back(job);
         self.queue.changed.notify_one();
         Ok(())
@@ -72,25 +77,17 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(handle) = handle else { return };
-        // The child of a fork has no such thread, and maybe a lock that nobody releases.
-        if self.pid != std::process::id() {
-            std::mem::forget(handle);
-            return;
-        }
-        self.queue.lock().stop = true;
-        self.queue.changed.notify_one();
-        // A job may have been the last owner: then the thread ends by itself.
-        if handle.thread().id() != thread::current().id() {
-            let _ = handle.join();
-        }
+        let queue = &self.queue;
+        self.thread.end(|| {
+            queue.lock().stop = true;
+            queue.changed.notify_one();
+        });
     }
 }
 
 impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worker").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Worker").field("thread", &self.thread).finish_non_exhaustive()
     }
 }
 
