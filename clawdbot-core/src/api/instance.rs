@@ -77,6 +77,7 @@ impl Runtime {
             engine.draft_from(draft_engine(draft)?);
         }
         engine.swap_to(self.swap().cloned());
+        engine.wake_when_read(self.sleeper());
         engine.keep_pace(options.target_inter_token_ms);
         if options.target_inter_token_ms.is_some() && !spec.generates() {
             self.log(LogLevel::Warning, || {

@@ -16,10 +16,10 @@ use crate::sampling::Drawable;
 impl Driven for Loaded {
     fn drive(&self) -> Next {
         let failed = match self.engine() {
-            Ok(mut engine) => match engine.step(self) {
-                Ok(true) => return Next::Now,
-                // Those that are left have paused.
-                Ok(false) => return engine.next_deadline().map_or(Next::Woken, Next::At),
+            Ok(mut engine) => match engine.step_at_once(self) {
+                Ok(true) if !engine.waits_for_pages() => return Next::Now,
+                // Those that are left have paused, or wait for pages, whose coming wakes the thread.
+                Ok(_) => return engine.next_deadline().map_or(Next::Woken, Next::At),
                 Err(error) => error,
             },
             Err(error) => error,

@@ -40,9 +40,12 @@ impl LooseNodes {
         self.nodes.iter().map(|node| node.extent.bytes()).sum()
     }
 
-    /// Reads them, up to the first one that cannot be read.
-    pub(crate) fn read(&mut self) {
+    /// Reads them, up to the first one that cannot be read, or is not `wanted`.
+    pub(crate) fn read(&mut self, wanted: &dyn Fn() -> bool) {
         let read = |node: &mut LooseNode| {
+            if !wanted() {
+                return false;
+            }
             let mut reader = node.extent.reader();
             let mut parts = node.pages.iter_mut().flatten().flat_map(|page| page.data.bytes_mut());
             parts.try_for_each(|part| reader.read_exact(part)).is_ok() && reader.is_sound()

@@ -71,10 +71,9 @@ impl Engine {
         match waits.filter(|_| shares.is_empty()) {
             // Nobody makes room for its pages: it begins with fewer.
             Some(id) if self.reading_bytes() == 0 => self.lose_swapped(id),
-            _ if shares.is_empty() => self.wait_for_reading(),
-            _ => {}
+            _ => self.waits = shares.is_empty() && self.reading_bytes() > 0,
         }
-        self.counts.passes += 1;
+        self.counts.passes += u64::from(!shares.is_empty());
         let mut taking_part: Vec<SequenceId> = shares.iter().map(|share| share.id).collect();
         taking_part.sort_unstable();
         for id in ids {
@@ -223,7 +222,7 @@ impl Engine {
     /// [`Engine::evict`] for pages that are not valid any more.
     pub(super) fn discard(&mut self, id: SequenceId) {
         if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.swapped = None;
+            sequence.forget_swapped();
         }
         self.release(id);
     }
@@ -247,7 +246,8 @@ impl Engine {
             if sequence.once && !sequence.is_running() {
                 self.draft.iter_mut().for_each(|draft| draft.forget(id));
                 self.cache.release_all(&mut sequence.tables);
-                (sequence.computed, sequence.swapped) = (0, None);
+                sequence.forget_swapped();
+                sequence.computed = 0;
             }
         }
     }

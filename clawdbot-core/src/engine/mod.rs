@@ -46,13 +46,15 @@ mod tests_simulation;
 mod tests_speculation;
 #[cfg(test)]
 mod tests_swap;
+#[cfg(test)]
+mod tests_swapped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cache::KvCache;
-use crate::cancel::Ticket;
+use crate::cancel::{Sleeper, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::scratch::Scratch;
@@ -112,6 +114,10 @@ pub(crate) struct Engine {
     swap: Option<SwapSpace>,
     costs: Costs,
     prefix_readings: Vec<PrefixReading>,
+    /// Whom to wake when pages have come back.
+    sleeper: Option<Arc<dyn Sleeper>>,
+    /// The latest step had nothing to compute before pages come back.
+    waits: bool,
     draft: Option<DraftModel>,
     /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
     short: bool,
@@ -146,6 +152,8 @@ impl Engine {
             swap: None,
             costs: Costs::default(),
             prefix_readings: Vec::new(),
+            sleeper: None,
+            waits: false,
             draft: None,
             short: false,
             #[cfg(test)]
@@ -204,6 +212,7 @@ impl Engine {
     /// Removes a sequence and gives back its pages.
     pub(crate) fn close(&mut self, id: SequenceId) {
         if let Some(mut sequence) = self.sequences.remove(&id) {
+            sequence.forget_swapped();
             self.cache.release_all(&mut sequence.tables);
             self.requests.forget(sequence.charged);
             self.draft.iter_mut().for_each(|draft| draft.forget(id));
@@ -404,12 +413,13 @@ impl Engine {
         self.retire_stopped();
         for sequence in self.sequences.values_mut() {
             self.cache.release_all(&mut sequence.tables);
-            (sequence.computed, sequence.swapped) = (0, None);
+            sequence.forget_swapped();
+            sequence.computed = 0;
         }
         if let Some(draft) = &mut self.draft {
             draft.release();
         }
-        self.prefix_readings.clear();
+        self.stop_prefix_readings();
         self.cache.forget_prefixes();
         self.cache.trim();
         self.measure();

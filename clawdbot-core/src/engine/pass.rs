@@ -19,12 +19,25 @@ use crate::metrics::Parts;
 
 impl Engine {
     /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or ending a
-    /// cancelled job.
+    /// cancelled job. Where nothing can be computed before pages come back from the swap space, it waits a little for them.
     ///
     /// # Errors
     /// Only if nothing can run for anyone, as in a forked child. An error of one sequence becomes an event of that
     /// sequence.
     pub(crate) fn step(&mut self, model: &impl Served) -> Result<bool> {
+        let done = self.step_at_once(model)?;
+        if self.waits {
+            self.wait_for_reading();
+        }
+        Ok(done)
+    }
+
+    /// As [`Engine::step`], without waiting for pages: see [`Engine::waits_for_pages`].
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub(crate) fn step_at_once(&mut self, model: &impl Served) -> Result<bool> {
+        self.waits = false;
         let before = self.running();
         let done = self.pass(model);
         self.release_ended();

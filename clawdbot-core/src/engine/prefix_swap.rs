@@ -74,13 +74,15 @@ impl Engine {
         if count == 0 || !costs.pays(bytes, count * PAGE_TOKENS) {
             return;
         }
-        let Some(mut nodes) = cache.loose_nodes(sequence.root(), &sequence.tokens) else { return };
-        let reading = Arc::new(Reading::new(nodes.bytes()));
-        let ending = Ending(Arc::clone(&reading));
+        let Some(nodes) = cache.loose_nodes(sequence.root(), &sequence.tokens) else { return };
+        let bytes = nodes.bytes();
+        let reading = Arc::new(Reading::new(nodes, bytes));
+        let ending = Ending { reading: Arc::clone(&reading), sleeper: self.sleeper.clone() };
         let job = move || {
             let (ending, started) = (ending, Instant::now());
-            nodes.read();
-            ending.0.end(State::Done(nodes, started.elapsed().as_secs_f64()));
+            let Some(mut nodes) = ending.reading.begin() else { return };
+            nodes.read(&|| !ending.reading.is_given_up());
+            ending.reading.end(State::Done(nodes, started.elapsed().as_secs_f64()));
         };
         // If it cannot begin, it has failed: the next step sees that.
         let _ = space.spawn(job);
@@ -99,13 +101,18 @@ impl Engine {
                     self.costs.read(reading.bytes, seconds);
                     self.cache.add_loose(nodes)
                 }
-                State::Running | State::Failed => (0, false),
+                State::Queued(_) | State::Running | State::Failed => (0, false),
             };
             self.meter.count(|metrics| {
                 metrics.prefix_swap_ins += nodes as u64;
                 metrics.swap_failures += u64::from(!sound);
             });
         }
+    }
+
+    /// Gives up all that are on their way back.
+    pub(super) fn stop_prefix_readings(&mut self) {
+        self.prefix_readings.drain(..).for_each(|one| one.reading.give_up());
     }
 
     /// Whether the prefix of a sequence is on its way back.

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
-use super::swapped::{Ending, Reading, State, Swapped};
+use super::swapped::{Ending, Reading, State, Swapped, Wanted};
 use crate::cache::LoosePages;
+use crate::cancel::Sleeper;
 use crate::error::{Error, Result};
 use crate::runtime::{Extent, SwapSpace};
 
@@ -24,9 +25,17 @@ impl Sequence {
         self.swapped.as_ref().map_or(self.computed, Swapped::tokens)
     }
 
-    /// Gives up pages that are on their way back; they stay in the swap space. Returns whether there were any.
+    /// Gives up pages that are on their way back, whose memory is free then; they stay in the swap space. Returns whether
+    /// there were any.
     pub(super) fn stop_reading(&mut self) -> bool {
-        self.swapped.as_mut().is_some_and(|swapped| swapped.reading.take().is_some())
+        let reading = self.swapped.as_mut().and_then(|swapped| swapped.reading.take());
+        reading.map(|reading| reading.give_up()).is_some()
+    }
+
+    /// Gives up what it has in the swap space.
+    pub(super) fn forget_swapped(&mut self) {
+        self.stop_reading();
+        self.swapped = None;
     }
 
     /// Whether its pages are on their way back.
@@ -92,21 +101,22 @@ impl Engine {
         let swapped = self.sequences.get(&id).and_then(|sequence| sequence.swapped.as_ref());
         let Some(swapped) = swapped.filter(|swapped| swapped.reading.is_none()) else { return true };
         let (computed, extent, bytes) = (swapped.computed, Arc::clone(&swapped.extent), swapped.bytes());
-        let mut pages = loop {
+        let pages = loop {
             match self.cache.loose_pages(computed) {
                 Ok(pages) => break pages,
                 Err(_) if self.reclaim(|other| other == id || spared.contains(&other)) => {}
                 Err(_) => return false,
             }
         };
-        let reading = Arc::new(Reading::new(bytes));
-        let ending = Ending(Arc::clone(&reading));
+        let reading = Arc::new(Reading::new(pages, bytes));
+        let ending = Ending { reading: Arc::clone(&reading), sleeper: self.sleeper.clone() };
         let job = move || {
             let (ending, started) = (ending, Instant::now());
-            let mut reader = extent.reader();
-            let read = pages.read(&mut reader).is_ok() && reader.is_sound();
-            if read {
-                ending.0.end(State::Done(pages, started.elapsed().as_secs_f64()));
+            // Freed before the end is told, unless they are part of it.
+            let Some(mut pages) = ending.reading.begin() else { return };
+            let mut wanted = Wanted { reader: extent.reader(), reading: &ending.reading };
+            if pages.read(&mut wanted).is_ok() && wanted.reader.is_sound() {
+                ending.reading.end(State::Done(pages, started.elapsed().as_secs_f64()));
             }
         };
         // If it cannot begin, it has failed: the next step sees that.
@@ -198,7 +208,7 @@ impl Engine {
         if swapped.valid > length {
             swapped.valid = length;
             if !cuts || length == 0 {
-                sequence.swapped = None;
+                sequence.forget_swapped();
             }
         }
     }
@@ -208,6 +218,16 @@ impl Engine {
         let swapped = self.sequences.values().filter_map(|sequence| sequence.swapped.as_ref());
         let prefixes = self.prefix_readings.iter().map(|one| one.reading().bytes);
         swapped.map(Swapped::reading_bytes).chain(prefixes).sum()
+    }
+
+    /// Lets `sleeper` be woken when pages have come back, or cannot.
+    pub(crate) fn wake_when_read(&mut self, sleeper: Option<Arc<dyn Sleeper>>) {
+        self.sleeper = sleeper;
+    }
+
+    /// Whether the latest step had nothing to compute before pages come back.
+    pub(crate) fn waits_for_pages(&self) -> bool {
+        self.waits
     }
 
     /// Waits a little for pages that are on their way back.

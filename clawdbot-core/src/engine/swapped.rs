@@ -1,9 +1,12 @@
 //! What a sequence has in the swap space, and pages on their way back.
 
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::cache::LoosePages;
+use crate::cancel::Sleeper;
 use crate::runtime::Extent;
 
 /// What a sequence has in the swap space.
@@ -23,20 +26,57 @@ pub(super) struct Reading<T = LoosePages> {
     pub(super) bytes: u64,
     state: Mutex<State<T>>,
     ended: Condvar,
+    /// Nobody wants the pages any more.
+    given_up: AtomicBool,
 }
 
 #[derive(Debug)]
 pub(super) enum State<T = LoosePages> {
+    /// It has not begun to fill these.
+    Queued(T),
     Running,
     /// The pages, and how many seconds it took.
     Done(T, f64),
     Failed,
 }
 
+impl<T> State<T> {
+    /// Whether there is more to come.
+    fn goes_on(&self) -> bool {
+        matches!(self, State::Queued(_) | State::Running)
+    }
+}
+
 impl<T> Reading<T> {
-    /// Of so many bytes.
-    pub(super) fn new(bytes: u64) -> Self {
-        Reading { bytes, state: Mutex::new(State::Running), ended: Condvar::new() }
+    /// Of so many bytes, into `pages`.
+    pub(super) fn new(pages: T, bytes: u64) -> Self {
+        let (state, given_up) = (Mutex::new(State::Queued(pages)), AtomicBool::new(false));
+        Reading { bytes, state, ended: Condvar::new(), given_up }
+    }
+
+    /// The pages, for the thread that fills them; none if nobody wants them any more.
+    pub(super) fn begin(&self) -> Option<T> {
+        let mut state = self.lock();
+        match std::mem::replace(&mut *state, State::Running) {
+            State::Queued(pages) => Some(pages),
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Frees the pages; waits for the block that is being read.
+    pub(super) fn give_up(&self) {
+        self.given_up.store(true, Ordering::Relaxed);
+        let running = |state: &mut State<T>| matches!(state, State::Running);
+        let state = self.ended.wait_while(self.lock(), running);
+        *state.unwrap_or_else(PoisonError::into_inner) = State::Failed;
+    }
+
+    /// Whether nobody wants the pages any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -50,7 +90,7 @@ impl<T> Reading<T> {
 
     /// Whether it has ended.
     pub(super) fn has_ended(&self) -> bool {
-        !matches!(*self.lock(), State::Running)
+        !self.lock().goes_on()
     }
 
     /// How it has ended: the pages are the caller's.
@@ -60,18 +100,38 @@ impl<T> Reading<T> {
 
     /// Waits until it has ended, at most so long.
     pub(super) fn wait(&self, most: Duration) {
-        let running = |state: &mut State<T>| matches!(state, State::Running);
-        drop(self.ended.wait_timeout_while(self.lock(), most, running));
+        let goes_on = |state: &mut State<T>| state.goes_on();
+        drop(self.ended.wait_timeout_while(self.lock(), most, goes_on));
     }
 }
 
 /// Says that reading has failed, unless it has ended: also when its thread could not start, or has panicked.
-pub(super) struct Ending<T = LoosePages>(pub(super) Arc<Reading<T>>);
+pub(super) struct Ending<T = LoosePages> {
+    pub(super) reading: Arc<Reading<T>>,
+    /// Who is woken then.
+    pub(super) sleeper: Option<Arc<dyn Sleeper>>,
+}
 
 impl<T> Drop for Ending<T> {
     fn drop(&mut self) {
-        if !self.0.has_ended() {
-            self.0.end(State::Failed);
+        if !self.reading.has_ended() {
+            self.reading.end(State::Failed);
+        }
+        self.sleeper.iter().for_each(|sleeper| sleeper.wake());
+    }
+}
+
+/// Reads until nobody wants it any more.
+pub(super) struct Wanted<'a, R> {
+    pub(super) reader: R,
+    pub(super) reading: &'a Reading,
+}
+
+impl<R: Read> Read for Wanted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.reading.is_given_up() {
+            true => Err(io::Error::other("given up")),
+            false => self.reader.read(buffer),
         }
     }
 }

@@ -34,7 +34,7 @@ fn layers() -> [LayerState; 3] {
 }
 
 /// Computes [`following`] from what is cached.
-struct Reading {
+pub(super) struct Reading {
     limits: Limits,
     pool: ThreadPool,
     drawable: Drawable,
@@ -107,16 +107,16 @@ impl Served for Reading {
     }
 }
 
-struct Bench {
-    engine: Engine,
-    model: Reading,
-    budget: Budget,
-    space: SwapSpace,
+pub(super) struct Bench {
+    pub(super) engine: Engine,
+    pub(super) model: Reading,
+    pub(super) budget: Budget,
+    pub(super) space: SwapSpace,
     meters: Meters,
 }
 
 /// An engine with a budget of so many pages, which swaps whatever it costs.
-fn bench(pages: u64, chunk: usize, swap_bytes: u64) -> Bench {
+pub(super) fn bench(pages: u64, chunk: usize, swap_bytes: u64) -> Bench {
     bench_that_keeps(0, pages, chunk, swap_bytes)
 }
 
@@ -139,11 +139,11 @@ fn bench_that_keeps(prefix_bytes: u64, pages: u64, chunk: usize, swap_bytes: u64
 }
 
 impl Bench {
-    fn metrics(&self) -> ModelMetrics {
+    pub(super) fn metrics(&self) -> ModelMetrics {
         self.meters.read().remove(0)
     }
 
-    fn start(&mut self, id: SequenceId, new: &[u32], max_tokens: u32) -> Running {
+    pub(super) fn start(&mut self, id: SequenceId, new: &[u32], max_tokens: u32) -> Running {
         self.engine.append(id, new).unwrap();
         let length = self.engine.tokens(id).unwrap().len();
         let mut job = Job::generate(Resolved { max_tokens, ..Resolved::greedy() }, length, None);
@@ -152,12 +152,12 @@ impl Bench {
         Running { id, ticket: self.engine.start(id, job).unwrap(), prompt }
     }
 
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         assert!(self.engine.step(&self.model).unwrap());
     }
 
     /// The completion of a job that has ended.
-    fn ended(&mut self, running: &Running) -> Option<Completion> {
+    pub(super) fn ended(&mut self, running: &Running) -> Option<Completion> {
         let job = self.engine.job(running.id, &running.ticket).unwrap();
         if !job.is_finished() {
             return None;
@@ -168,7 +168,7 @@ impl Bench {
         }
     }
 
-    fn finish(&mut self, running: &Running) -> Completion {
+    pub(super) fn finish(&mut self, running: &Running) -> Completion {
         for _ in 0..100_000 {
             if let Some(completion) = self.ended(running) {
                 running.check(&completion);
@@ -189,7 +189,7 @@ impl Bench {
     }
 
     /// Nothing is left of anything.
-    fn end(mut self) {
+    pub(super) fn end(mut self) {
         for id in self.engine.sequences.keys().copied().collect::<Vec<_>>() {
             self.engine.close(id);
         }
@@ -205,7 +205,7 @@ impl Bench {
     }
 }
 
-struct Running {
+pub(super) struct Running {
     id: SequenceId,
     ticket: Ticket,
     prompt: Vec<u32>,
@@ -222,7 +222,7 @@ impl Running {
     }
 }
 
-fn prompt(length: usize, salt: usize) -> Vec<u32> {
+pub(super) fn prompt(length: usize, salt: usize) -> Vec<u32> {
     (0..length).map(|i| ((i * 7 + salt * 13) % VOCAB) as u32).collect()
 }
 
@@ -510,7 +510,7 @@ proptest! {
                     let _ = ids.get(who).map(|id| bench.engine.evict(*id));
                 }
                 Do::Faults(full, unreadable, flipped) => {
-                    bench.space.set_faults(Faults { full, unreadable, flipped });
+                    bench.space.set_faults(Faults { full, unreadable, flipped, slow: false });
                 }
             }
         }

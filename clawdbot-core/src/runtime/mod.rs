@@ -31,7 +31,7 @@ pub(crate) use turns::Next;
 use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;
 
-use crate::cancel::Ticket;
+use crate::cancel::{Sleeper, Ticket};
 use crate::error::{Error, Result};
 use crate::metrics::{BOUNDS, Meter, Meters, Metrics};
 use crate::options::{Driver, Numa, RuntimeOptions};
@@ -227,6 +227,11 @@ impl Runtime {
     /// Tells the driver thread, if there is one, that there may be work.
     pub(crate) fn wake_driver(&self) {
         self.0.driver.iter().for_each(DriverThread::wake);
+    }
+
+    /// The driver thread, if there is one, for those that have work for it.
+    pub(crate) fn sleeper(&self) -> Option<Arc<dyn Sleeper>> {
+        self.0.driver.as_ref().map(DriverThread::sleeper)
     }
 
     /// Lets whoever stops the job of `ticket` wake the driver thread, if there is one.

@@ -50,6 +50,8 @@ pub(crate) struct Faults {
     pub(crate) unreadable: bool,
     /// A bit of what is read is another one.
     pub(crate) flipped: bool,
+    /// Reading a block takes a while.
+    pub(crate) slow: bool,
 }
 
 impl SwapSpace {
@@ -163,6 +165,9 @@ impl SwapSpace {
         #[cfg(test)]
         {
             let faults = *self.0.faults.lock().unwrap();
+            if faults.slow {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
             if faults.unreadable {
                 return Err(io::Error::other("unreadable"));
             }
