@@ -231,6 +231,8 @@ impl Engine {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         self.cache.release_all(&mut sequence.tables);
         sequence.computed = 0;
+        // What is computed now is computed here.
+        sequence.restored &= sequence.swapped.is_some();
         sequence.turn.admitted = false;
         // Logits and hidden states are gathered again as well, unless they are complete.
         let job = sequence.job.as_mut().filter(|job| !job.is_finished());

@@ -192,6 +192,7 @@ impl Engine {
             swapped: original.swapped.as_ref().map(Swapped::share),
             adapter: original.adapter.clone(),
             long: original.long,
+            restored: original.restored,
             rank: original.rank,
             ..Sequence::default()
         };

@@ -18,9 +18,14 @@ impl Sequence {
         self.token_types.is_empty()
     }
 
+    /// Whether others may have its pages: not what somebody may have written into a file.
+    fn may_share(&self) -> bool {
+        self.is_plain() && !self.restored
+    }
+
     /// Keeps the pages that it has filled since it had `before` tokens.
     fn remember_prefix(&mut self, cache: &mut KvCache, before: usize) {
-        if self.is_plain() && self.computed / PAGE_TOKENS > before / PAGE_TOKENS {
+        if self.may_share() && self.computed / PAGE_TOKENS > before / PAGE_TOKENS {
             let root = self.root();
             cache.remember(root, &self.tokens, &mut self.tables, self.computed);
         }

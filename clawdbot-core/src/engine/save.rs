@@ -108,6 +108,7 @@ impl Engine {
         if let Some(pages) = pages {
             sequence.computed = pages.computed();
             sequence.tables = self.cache.adopt(pages);
+            sequence.restored = true;
         }
         Ok(())
     }

@@ -39,6 +39,8 @@ pub(crate) struct Sequence {
     pub(crate) long: bool,
     /// Whether it is being saved.
     pub(crate) held: bool,
+    /// Whether what is in its pages follows from what was read from a file, and was not computed here.
+    pub(crate) restored: bool,
     /// Whether it serves a single request: its pages are freed when that ends.
     pub(crate) once: bool,
     /// The place of its request among others.

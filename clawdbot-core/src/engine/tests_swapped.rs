@@ -73,3 +73,56 @@ fn who_has_other_work_is_woken_when_pages_are_there() {
     }
     bench.end();
 }
+
+/// What a file says of a sequence is that sequence's matter: others with the same tokens get what they compute.
+#[test]
+fn what_was_restored_is_not_given_to_others() {
+    let mut bench = bench(200, 200, 64 << 20);
+    bench.engine.cache.keep_prefixes(1 << 30);
+    let id = bench.engine.open().unwrap();
+    let running = bench.start(id, &prompt(200, 1), 5);
+    bench.finish(&running);
+    let held = bench.engine.hold(id).unwrap();
+    let Held { tokens, computed, pages, .. } = bench.engine.held(held).unwrap();
+    let page = |page| bench.engine.cache.page_bytes_of(page).unwrap().concat();
+    let bytes: Vec<u8> = pages.into_iter().flat_map(page).collect();
+    [id, held].into_iter().for_each(|id| bench.engine.close(id));
+    bench.engine.cache.forget_prefixes();
+    // The tokens that somebody wants others to have seen.
+    let floats = bytes.as_chunks().0.iter().map(|float| f32::from_le_bytes(*float));
+    let forged: Vec<u8> = floats.flat_map(|float| (float + 1.0).to_le_bytes()).collect();
+    let restored = bench.engine.open().unwrap();
+    let mut pages = bench.engine.loose_pages(computed).unwrap();
+    pages.read(&mut forged.as_slice()).unwrap();
+    bench.engine.append(restored, &tokens).unwrap();
+    bench.engine.restore(restored, Some(pages), None, false).unwrap();
+    let fork = bench.engine.fork(restored).unwrap();
+    for id in [restored, fork] {
+        let running = bench.start(id, &prompt(100, 2), 5);
+        while bench.ended(&running).is_none() {
+            bench.step();
+        }
+        assert!(bench.engine.evict(id));
+    }
+    let running = bench.start(restored, &prompt(100, 2), 5);
+    while bench.ended(&running).is_none() {
+        bench.step();
+    }
+    // They do not even wait for one whose pages they will not get.
+    let other = bench.engine.open().unwrap();
+    let running = bench.start(other, &[&tokens[..], &prompt(100, 2)].concat(), 5);
+    assert_eq!(bench.finish(&running).usage.cached_tokens, 0);
+    // Once it has computed all again, they do.
+    bench.engine.discard(restored);
+    bench.engine.cache.forget_prefixes();
+    let running = bench.start(restored, &prompt(10, 4), 5);
+    while bench.ended(&running).is_none() {
+        bench.step();
+    }
+    let known = bench.engine.tokens(restored).unwrap()[..300].to_vec();
+    let last = bench.engine.open().unwrap();
+    let running = bench.start(last, &known, 5);
+    assert_eq!(bench.finish(&running).usage.cached_tokens, 192);
+    bench.engine.cache.forget_prefixes();
+    bench.end();
+}
