@@ -6,6 +6,8 @@ const BYTE: f64 = 0.5e-9;
 const WEIGHT: f64 = 0.2;
 /// Rows from which a pass shows what computing a prompt again costs: with fewer, most of it is reading the weights.
 const MANY_ROWS: usize = 16;
+/// Most times that writing is not tried after it has failed; at first once, then twice as often each time.
+const MOST_PAUSE: u32 = 64;
 /// How far a mean returns to its first value each time it says no: otherwise it would never be measured again.
 const RETURN: f64 = 0.05;
 
@@ -15,6 +17,8 @@ pub(super) struct Costs {
     token: Option<f64>,
     write: f64,
     read: f64,
+    /// How often writing is not tried now, and after the latest failure.
+    pause: (u32, u32),
     /// What to say whatever was measured.
     #[cfg(test)]
     pub(super) forced: Option<bool>,
@@ -26,6 +30,7 @@ impl Default for Costs {
             token: None,
             write: BYTE,
             read: BYTE,
+            pause: (0, 0),
             #[cfg(test)]
             forced: None,
         }
@@ -49,7 +54,14 @@ impl Costs {
 
     /// So many bytes were written.
     pub(super) fn wrote(&mut self, bytes: u64, seconds: f64) {
+        self.pause = (0, 0);
         mix(&mut self.write, seconds / bytes.max(1) as f64, WEIGHT);
+    }
+
+    /// Writing has failed: most probably the disk is full, and the next time would cost as much.
+    pub(super) fn failed(&mut self) {
+        let pause = (2 * self.pause.1).clamp(1, MOST_PAUSE);
+        self.pause = (pause, pause);
     }
 
     /// So many bytes were read back.
@@ -66,17 +78,26 @@ impl Costs {
         self.token.is_some_and(|token| (self.write + self.read) * (bytes as f64) < token * tokens as f64)
     }
 
+    /// Whether writing is not tried now, as it has failed.
+    pub(super) fn pauses(&self) -> bool {
+        self.pause.0 > 0
+    }
+
     /// [`Costs::pays`] for what has to go now.
     pub(super) fn swapping_pays(&mut self, bytes: u64, tokens: usize) -> bool {
-        let pays = self.pays(bytes, tokens);
+        let pays = !self.pauses() && self.pays(bytes, tokens);
         if !pays && self.token.is_some() {
             self.refused();
         }
         pays
     }
 
-    /// Something was not written because it was not worth it.
+    /// Something was not written, because it was not worth it, or writing pauses.
     pub(super) fn refused(&mut self) {
+        if self.pause.0 > 0 {
+            self.pause.0 -= 1;
+            return;
+        }
         mix(&mut self.write, BYTE, RETURN);
         mix(&mut self.read, BYTE, RETURN);
     }
@@ -108,5 +129,22 @@ mod tests {
             costs.computed(1000, 0.0001);
         }
         assert!(!costs.swapping_pays(10_000_000, 1000));
+    }
+
+    #[test]
+    fn a_full_disk_is_not_tried_each_time() {
+        let mut costs = Costs::default();
+        costs.computed(100, 0.1);
+        let mut tries = Vec::new();
+        for time in 0..400 {
+            if costs.swapping_pays(1000, 1000) {
+                tries.push(time);
+                costs.failed();
+            }
+        }
+        assert_eq!(tries, [0, 2, 5, 10, 19, 36, 69, 134, 199, 264, 329, 394]);
+        while !costs.swapping_pays(1000, 1000) {}
+        costs.wrote(1000, 1e-6);
+        assert!(costs.swapping_pays(1000, 1000) && costs.swapping_pays(1000, 1000));
     }
 }

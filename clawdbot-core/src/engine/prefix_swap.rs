@@ -39,11 +39,14 @@ impl Engine {
         if report.refused > 0 {
             self.costs.refused();
         }
+        if report.failures > 0 {
+            self.costs.failed();
+        }
         self.meter.count(|metrics| {
             metrics.prefix_swap_outs += report.nodes;
             metrics.swap_failures += report.failures;
         });
-        let pays = self.costs.pays(self.cache.node_bytes(), PAGE_TOKENS);
+        let pays = !self.costs.pauses() && self.costs.pays(self.cache.node_bytes(), PAGE_TOKENS);
         self.cache.set_swapping_pays(pays);
     }
 

@@ -89,6 +89,7 @@ impl Engine {
                 true
             }
             Err(_) => {
+                costs.failed();
                 meter.count(|metrics| metrics.swap_failures += 1);
                 false
             }
