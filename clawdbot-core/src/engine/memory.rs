@@ -25,7 +25,7 @@ impl Engine {
             return None;
         }
         let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
-        entries.retain(|entry| !self.waits_for_prefix(entry.id));
+        self.wait_for_prefixes(&mut entries);
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
         // Pages on their way back are in no pool, and the draft model's are given up where they are missed.

@@ -1,9 +1,13 @@
 //! Sequences that begin as others did: they get the pages that are known, and wait for those that another one is computing.
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::Engine;
-use super::entry::SequenceId;
+use super::entry::Entry;
+use super::queue::Rank;
 use super::sequence::Sequence;
 use crate::cache::{KvCache, Root};
 
@@ -31,6 +35,16 @@ impl Sequence {
         }
     }
 
+    /// Tokens up to the end of the page that it computes next.
+    fn page_end(&self) -> usize {
+        (self.computed / PAGE_TOKENS + 1) * PAGE_TOKENS
+    }
+
+    /// What that page depends on, if it is to be full.
+    fn next_page(&self) -> Option<(Root, &[u32])> {
+        Some((self.root(), self.tokens.get(..self.page_end())?))
+    }
+
     /// After a pass that began after `before` tokens: keeps pages for others, and releases those that no later query sees.
     pub(super) fn settle(&mut self, cache: &mut KvCache, before: usize) {
         self.remember_prefix(cache, before);
@@ -42,6 +56,14 @@ impl Sequence {
         let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
         generates && self.is_plain() && !self.turn.admitted && self.makes_progress() && self.swapped.is_none()
     }
+}
+
+/// Who computes a page.
+struct Computing {
+    /// The rank of the one that came first.
+    first: Rank,
+    /// The highest priority of those that have begun.
+    begun: Option<Reverse<u32>>,
 }
 
 impl Engine {
@@ -58,29 +80,37 @@ impl Engine {
         }
     }
 
-    /// Whether the next page of a sequence that has not begun is being read, or computed by another one, which came earlier or has
-    /// begun: then it waits for that.
-    pub(super) fn waits_for_prefix(&self, id: SequenceId) -> bool {
-        if self.reads_prefix(id) {
-            return true;
+    /// Those of `entries` that have not begun and whose next page is that of another sequence, which came earlier or has begun:
+    /// they wait for it. Those whose prefix is being read wait as well.
+    pub(super) fn wait_for_prefixes(&self, entries: &mut Vec<Entry>) {
+        if !self.cache.keeps_prefixes() || entries.iter().all(|entry| entry.turn.admitted) {
+            return;
         }
-        let Some(sequence) = self.sequences.get(&id) else { return false };
-        let end = (sequence.computed / PAGE_TOKENS + 1) * PAGE_TOKENS;
-        let begun = sequence.turn.admitted || sequence.swapped.is_some() || !sequence.is_plain();
-        if begun || !self.cache.keeps_prefixes() || end >= sequence.tokens.len() {
-            return false;
+        let mut computing: HashMap<(Root, &[u32]), Computing> = HashMap::new();
+        for sequence in self.sequences.values().filter(|one| one.may_share() && one.makes_progress()) {
+            let Some(page) = sequence.next_page() else { continue };
+            let Rank { priority, .. } = sequence.rank;
+            let one = computing.entry(page).or_insert(Computing { first: sequence.rank, begun: None });
+            one.first = one.first.min(sequence.rank);
+            if sequence.turn.admitted {
+                one.begun = Some(one.begun.map_or(priority, |other| other.min(priority)));
+            }
         }
-        let wanted = &sequence.tokens[..end];
-        self.sequences.values().any(|other| {
+        entries.retain(|entry| {
+            if self.reads_prefix(entry.id) {
+                return false;
+            }
+            let sequence = self.sequences.get(&entry.id).filter(|sequence| {
+                let begun = sequence.turn.admitted || sequence.swapped.is_some();
+                // Its last token is computed in any case.
+                !begun && sequence.is_plain() && sequence.page_end() < sequence.tokens.len()
+            });
+            let page = sequence.and_then(Sequence::next_page);
+            let Some(Computing { first, begun }) = page.and_then(|page| computing.get(&page)) else {
+                return true;
+            };
             // One of lower priority may be kept from computing.
-            let earlier = other.rank < sequence.rank
-                || other.turn.admitted && other.rank.priority <= sequence.rank.priority;
-            earlier
-                && other.computed < end
-                && other.tokens.get(..end) == Some(wanted)
-                && other.root() == sequence.root()
-                && other.is_plain()
-                && other.makes_progress()
-        })
+            *first >= entry.rank && begun.is_none_or(|priority| priority > entry.rank.priority)
+        });
     }
 }

@@ -264,6 +264,42 @@ fn groups_share_though_they_come_one_after_the_other() {
     assert_eq!(order(&mut engine, &fake, &jobs)[0], 3);
 }
 
+/// A request whose beginning is being computed waits for that, and for nobody else.
+#[test]
+fn whose_page_comes_waits_for_it() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 8));
+    engine.cache.keep_prefixes(1 << 30);
+    let prompt = |salt: u32, length: u32| (0..length).map(|i| (i * 5 + salt) % 48).collect::<Vec<u32>>();
+    let mut as_priority = |priority, prompt: &[u32]| {
+        begin_as(&mut engine, prompt, Resolved { max_tokens: 1, priority, ..Resolved::greedy() }).unwrap().0
+    };
+    let first = as_priority(50, &prompt(1, 100));
+    let same = as_priority(50, &prompt(1, 200));
+    let other = as_priority(50, &prompt(2, 100));
+    let short = as_priority(50, &prompt(1, 64));
+    let urgent = as_priority(70, &prompt(2, 100));
+    let of_urgent = as_priority(60, &prompt(2, 65));
+    let waits = |engine: &Engine| {
+        let entries = engine.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, 1000));
+        let all: Vec<_> = entries.collect();
+        let mut left = all.clone();
+        engine.wait_for_prefixes(&mut left);
+        let stays = |id: &SequenceId| !left.iter().any(|entry| entry.id == *id);
+        all.iter().map(|entry| entry.id).filter(stays).collect::<Vec<_>>()
+    };
+    // The last token of a short one is computed in any case.
+    assert_eq!((waits(&engine), short > 0), (vec![same, other, of_urgent], true));
+    engine.step(&fake).unwrap();
+    // The pass has taken the urgent one's page; the next ones are those of others, too.
+    engine.attach_prefixes();
+    let urgent_has = engine.sequences[&urgent].computed;
+    let known = [other, of_urgent].map(|id| engine.sequences[&id].computed);
+    assert_eq!((urgent_has, known), (64, [64, 64]));
+    // Nobody computes a second full page of these.
+    assert_eq!(waits(&engine), vec![same]);
+    assert_eq!(engine.sequences[&first].computed, 0);
+}
+
 #[test]
 fn a_request_ends_at_its_deadline_with_what_it_has() {
     let (mut engine, fake) = (engine(), Fake::new(64, 8));
