@@ -95,6 +95,9 @@ impl Engine {
             self.end_drafts(share);
         }
         for share in shares {
+            if let Some(Sequence { job: Some(job), computed, .. }) = self.sequences.get_mut(&share.id) {
+                job.reached = job.reached.max(*computed);
+            }
             if let Err(error) = self.charge(share.id)
                 && self.sequences.get(&share.id).is_some_and(Sequence::is_running)
             {

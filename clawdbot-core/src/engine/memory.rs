@@ -88,10 +88,10 @@ impl Engine {
                             .for_each(|job| job.most_rows = job.most_rows.min(limits.rows));
                     }
                     Err(_) if sequence.turn.passes > 0 => {
-                        let options = sequence.job.as_ref().map(|job| &job.options);
-                        let (priority, group) =
-                            options.map_or((0, None), |options| (options.priority, options.group.as_deref()));
+                        let Some(job) = sequence.job.as_mut() else { continue };
+                        let (priority, group) = (job.options.priority, job.options.group.as_deref());
                         let since = self.queue.charge(priority, group, TURN as usize);
+                        job.charged += TURN as usize;
                         sequence.turn.sit_out(since);
                     }
                     Err(_) => {}

@@ -26,6 +26,7 @@ mod save;
 mod scheduler;
 mod sequence;
 mod served;
+mod settle;
 mod share;
 #[cfg(test)]
 mod simulation;
@@ -212,6 +213,7 @@ impl Engine {
 
     /// Removes a sequence and gives back its pages.
     pub(crate) fn close(&mut self, id: SequenceId) {
+        self.settle(&[id]);
         if let Some(mut sequence) = self.sequences.remove(&id) {
             sequence.forget_swapped();
             self.cache.release_all(&mut sequence.tables);
@@ -274,6 +276,7 @@ impl Engine {
         self.idle(id)?;
         self.check_queue()?;
         job.meter = self.meter.clone();
+        self.settle(&[id]);
         if self.running() == 0 {
             self.work = Work::default();
             self.queue.rest();
@@ -293,6 +296,7 @@ impl Engine {
         let left = sequence.tokens.len() - job.cached;
         let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
+        job.charged = tokens.max(1);
         sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
         sequence.job = Some(job);
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
@@ -382,6 +386,7 @@ impl Engine {
     /// Takes the job of `ticket` off the sequence, finished or not, and returns it.
     pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
         self.job(id, ticket)?;
+        self.settle(&[id]);
         let job = self.sequences.get_mut(&id)?.job.take();
         if job.as_ref().is_some_and(|job| !job.is_finished()) {
             self.meter.count(|metrics| metrics.requests.cancelled += 1);

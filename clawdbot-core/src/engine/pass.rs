@@ -40,6 +40,7 @@ impl Engine {
         self.waits = false;
         let before = self.running();
         let done = self.pass(model);
+        self.settle_ended();
         self.release_ended();
         let now = Instant::now();
         (self.running()..before).for_each(|_| self.queue.end(now));

@@ -15,6 +15,9 @@ const MAX_GROUPS: usize = 1024;
 /// Weight of the latest interval in the mean.
 const WEIGHT: f64 = 0.2;
 
+/// A priority, and the name of a group.
+pub(super) type Group = (u32, Option<String>);
+
 /// A request's place among others: those that come first are smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Rank {
@@ -31,10 +34,67 @@ impl Rank {
         self.begins
     }
 
+    /// That of a request that has not begun, after others of its group have ended.
+    pub(super) fn corrected(self, corrections: &Corrections) -> Rank {
+        Rank { begins: corrections.of(self.begins), ..self }
+    }
+
     /// That of the `number`th request, all else being equal.
     #[cfg(test)]
     pub(super) fn nth(number: u64) -> Self {
         Rank { number, ..Rank::default() }
+    }
+}
+
+/// A request that has ended, whose group was charged for something else than what it has computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Settled {
+    begins: u64,
+    charged: u64,
+    computed: u64,
+}
+
+impl Settled {
+    /// One of `rank`, for which its group was charged `charged` tokens, and which has computed `computed`.
+    pub(super) fn new(rank: Rank, charged: usize, computed: usize) -> Self {
+        Settled { begins: rank.begins, charged: charged as u64, computed: computed as u64 }
+    }
+}
+
+/// When requests of a group begin, after others have ended: what came after one begins as much earlier or later as that has
+/// computed fewer tokens or more than the group was charged. The order stays.
+#[derive(Debug, Default)]
+pub(super) struct Corrections(Vec<Correction>);
+
+/// What begins after `after` begins `earlier` tokens earlier and `later` later, but not before `least`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Correction {
+    after: u64,
+    earlier: u64,
+    later: u64,
+    least: u64,
+}
+
+impl Corrections {
+    fn new(mut ended: Vec<Settled>) -> Self {
+        ended.sort_unstable();
+        let mut corrections = Corrections::default();
+        for Settled { begins, charged, computed } in ended {
+            let Correction { earlier, later, .. } = corrections.0.last().copied().unwrap_or_default();
+            let least = corrections.of(begins);
+            let (earlier, later) = (earlier.saturating_add(charged), later.saturating_add(computed));
+            corrections.0.push(Correction { after: begins, earlier, later, least });
+        }
+        corrections
+    }
+
+    /// When that begins which was to begin at `time`.
+    pub(super) fn of(&self, time: u64) -> u64 {
+        let count = self.0.partition_point(|correction| correction.after < time);
+        match count.checked_sub(1).and_then(|last| self.0.get(last)) {
+            Some(one) => time.saturating_add(one.later).saturating_sub(one.earlier).max(one.least),
+            None => time,
+        }
     }
 }
 
@@ -46,7 +106,7 @@ pub(super) struct Queue {
     /// When the latest one that began did so, in tokens of its group, for each priority.
     now: BTreeMap<u32, u64>,
     /// When the latest request of each group will have ended, for each priority.
-    ends: BTreeMap<(u32, Option<String>), u64>,
+    ends: BTreeMap<Group, u64>,
     last_end: Option<Instant>,
     /// Seconds from one request's end to the next, on average.
     interval: Option<f64>,
@@ -75,6 +135,15 @@ impl Queue {
         let begins = now.max(*end);
         *end = begins.saturating_add(tokens.max(1) as u64);
         begins
+    }
+
+    /// Requests of a group have ended. Those that wait in it are to be corrected, too.
+    pub(super) fn settle(&mut self, group: &Group, ended: Vec<Settled>) -> Corrections {
+        let corrections = Corrections::new(ended);
+        if let Some(end) = self.ends.get_mut(group) {
+            *end = corrections.of(*end);
+        }
+        corrections
     }
 
     /// A request has begun.
@@ -167,6 +236,59 @@ mod tests {
     }
 
     proptest! {
+        /// Requests that end together are as those that end one after the other, but for what nobody waited for in between;
+        /// and the order stays.
+        #[test]
+        fn corrections_keep_the_order(
+            ended in prop::collection::vec((0_u64..500, 0_u64..100, 0_u64..100), 0..20),
+            times in prop::collection::vec(0_u64..1000, 1..20),
+        ) {
+            let settle = |(begins, charged, computed)| Settled { begins, charged, computed };
+            let corrections = Corrections::new(ended.iter().copied().map(settle).collect());
+            let mut times = times;
+            times.sort_unstable();
+            let found: Vec<u64> = times.iter().map(|&time| corrections.of(time)).collect();
+            prop_assert!(found.is_sorted(), "{times:?} {found:?}");
+            // With one, exactly.
+            for &(begins, charged, computed) in &ended {
+                let one = Corrections::new(vec![settle((begins, charged, computed))]);
+                prop_assert_eq!(one.of(begins), begins);
+                let after = begins + charged + 1;
+                prop_assert_eq!(one.of(after), begins + computed + 1);
+            }
+        }
+
+        /// Groups share by what their requests compute, whatever these said that it would be.
+        #[test]
+        fn groups_share_what_is_computed(
+            costs in prop::collection::vec(((1_usize..1000, 1_usize..50), (1_usize..1000, 1_usize..50)), 1..60),
+        ) {
+            let mut queue = Queue::default();
+            let mut waiting = Vec::new();
+            for &(a, b) in &costs {
+                for (group, (claimed, used)) in [("a", a), ("b", b)] {
+                    waiting.push((queue.rank(50, Some(group), claimed), group, claimed, used));
+                }
+            }
+            let mut computed = [0_i64; 2];
+            while ["a", "b"].iter().all(|group| waiting.iter().any(|other| other.1 == *group)) {
+                waiting.sort();
+                let (rank, group, claimed, used) = waiting.remove(0);
+                queue.begin(rank);
+                computed[usize::from(group == "b")] += used as i64;
+                let key = (50, Some(group.to_owned()));
+                let corrections = queue.settle(&key, vec![Settled::new(rank, claimed, used)]);
+                for (rank, ..) in waiting.iter_mut().filter(|(_, other, ..)| *other == group) {
+                    *rank = rank.corrected(&corrections);
+                }
+                prop_assert!((computed[0] - computed[1]).abs() <= 100, "{computed:?}");
+            }
+            // The next one comes after all that were computed, and no later.
+            let next = queue.charge(50, Some("a"), 1).max(queue.charge(50, Some("b"), 1));
+            let left: usize = waiting.iter().map(|(_, _, claimed, _)| claimed).sum();
+            prop_assert!(next <= computed[0].max(computed[1]) as u64 + left as u64);
+        }
+
         /// Served in order, tokens of two groups that always ask differ by at most one request of each.
         #[test]
         fn groups_share(costs in prop::collection::vec((1_usize..50, 1_usize..50), 1..60)) {

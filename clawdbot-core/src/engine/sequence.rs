@@ -92,6 +92,10 @@ pub(crate) struct Job {
     submitted: Instant,
     /// Most rows of its passes: it was admitted with so many, and might not have enough memory for more.
     pub(super) most_rows: usize,
+    /// As how many tokens its group was charged for it; 0 once that is settled.
+    pub(super) charged: usize,
+    /// Most tokens that it has had in its pages.
+    pub(super) reached: usize,
     /// When it ends at the latest.
     deadline: Option<Instant>,
     pub(crate) prefill_started: Option<Instant>,
@@ -197,6 +201,8 @@ impl Job {
             finished: false,
             submitted,
             most_rows: usize::MAX,
+            charged: 0,
+            reached: 0,
             deadline,
             prefill_started: None,
             first_token: None,

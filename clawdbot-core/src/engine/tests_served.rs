@@ -264,6 +264,33 @@ fn groups_share_though_they_come_one_after_the_other() {
     assert_eq!(order(&mut engine, &fake, &jobs)[0], 3);
 }
 
+/// Requests that may generate much and do not are no reason for others of their group to wait.
+#[test]
+fn groups_are_charged_what_is_computed() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 1));
+    let mut begin = |group: &str, max_tokens| {
+        let group = Some(group.to_owned());
+        let stop_token_ids = vec![following(1, 0)];
+        begin_as(&mut engine, &[1], Resolved { max_tokens, group, stop_token_ids, ..Resolved::greedy() })
+            .unwrap()
+    };
+    let mut jobs: Vec<_> = (0..4).map(|_| begin("a", 900)).collect();
+    jobs.extend((0..4).map(|_| begin("b", 1)));
+    assert_eq!(order(&mut engine, &fake, &jobs), [0, 4, 1, 5, 2, 6, 3, 7]);
+    // Neither are those that are given up.
+    let mut begin = |group: &str, max_tokens| {
+        let group = Some(group.to_owned());
+        begin_as(&mut engine, &[1], Resolved { max_tokens, group, ..Resolved::greedy() }).unwrap()
+    };
+    let given_up: Vec<_> = (0..4).map(|_| begin("a", 900)).collect();
+    let mut jobs: Vec<_> = (0..2).map(|_| begin("a", 4)).collect();
+    jobs.extend((0..2).map(|_| begin("b", 4)));
+    let mut given_up = given_up.into_iter();
+    given_up.by_ref().take(2).for_each(|(id, _)| engine.close(id));
+    given_up.for_each(|(id, ticket)| drop(engine.stop(id, &ticket)));
+    assert_eq!(order(&mut engine, &fake, &jobs), [0, 2, 1, 3]);
+}
+
 /// A request whose beginning is being computed waits for that, and for nobody else.
 #[test]
 fn whose_page_comes_waits_for_it() {
