@@ -5,7 +5,7 @@
 //! forgotten. Drafts take rows, logits and memory that nobody else wants: they are the first thing to go.
 
 use super::Engine;
-use super::controller::{Controller, OF_MODEL, Prospect};
+use super::controller::{CLASSES, Controller, OF_MODEL, Prospect};
 use super::draft_model::{DraftModel, Wish};
 use super::entry::SCORE_ROWS;
 use super::guess::Guess;
@@ -20,6 +20,8 @@ use crate::options::Speculation;
 /// Tokens that may follow, at most so many.
 #[cfg(test)]
 pub(super) type Guesser = dyn Fn(&[u32], usize) -> Vec<u32> + Send + Sync;
+
+const _: () = assert!(OF_MODEL + (MAX_DRAFTS.ilog2() as usize) < CLASSES);
 
 /// The class of a draft model's guess number `at`.
 fn class_of_model(at: usize) -> usize {
