@@ -18,16 +18,21 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Outcome, Failure> {
     {
         options.reference_model = Some(path);
     }
-    let found = watch("evaluating", &args.output, |progress| {
-        runtime.evaluate_with_progress(&source, &options, progress)
-    })?;
-    if args.output.json {
-        let mut object = json!(found);
-        object["peak_rss_bytes"] = json!(peak_rss_bytes());
-        print_line(&object)?;
-    } else {
-        print(&table(&found))?;
+    let mut found = None;
+    let stored = watch("evaluating", &args.output, |progress| {
+        runtime.evaluate_with_report(&source, &options, progress, |report| found = Some(report.clone()))
+    });
+    // Also when it could not be stored.
+    if let Some(found) = found {
+        if args.output.json {
+            let mut object = json!(found);
+            object["peak_rss_bytes"] = json!(peak_rss_bytes());
+            print_line(&object)?;
+        } else {
+            print(&table(&found))?;
+        }
     }
+    stored?;
     Ok(Outcome::Done)
 }
 

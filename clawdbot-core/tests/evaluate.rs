@@ -446,8 +446,11 @@ fn a_report_is_stored_in_the_file() {
         Some(Stage::StoringReport) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
-    assert_eq!(error.unwrap_err().kind(), ErrorKind::Cancelled);
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(std::fs::read(&path).unwrap() == before);
+    // What was found is not lost.
+    assert_eq!(error.detail()["report"]["perplexity"].as_f64(), Some(found.perplexity));
     // Only what is packed has a place for it, and that is said before anything is computed.
     let error = runtime.evaluate(&Source::Builtin, &options).unwrap_err();
     assert_eq!((error.kind(), &error.detail()["option"]), (ErrorKind::InvalidArgument, &"store".into()));

@@ -70,6 +70,24 @@ fn packed_files_say_what_they_are_compared_with() {
     );
 }
 
+/// What took long to compute is shown, whatever becomes of it.
+#[test]
+fn a_report_that_cannot_be_stored_is_printed() {
+    let dir = empty_dir("not-stored");
+    // A name that leaves no room for that of the file which is written first.
+    let (file, long) = (dir.join("m"), dir.join("m".repeat(250)));
+    run(&["pack", "builtin", file.to_str().unwrap(), "--weights", "int4"]).text();
+    std::fs::rename(&file, &long).unwrap();
+    let long = long.to_str().unwrap();
+    for json in [&["--json"][..], &[]] {
+        let ended = evaluate(&[&[long, "--store", "--reference", "none"], json].concat());
+        assert_ne!(ended.code, Some(0), "{}", ended.stderr);
+        let expected = if json.is_empty() { "\nperplexity   " } else { "\"perplexity\":" };
+        assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+        assert!(!ended.stderr.is_empty());
+    }
+}
+
 #[test]
 fn errors_name_options_and_say_what_was_expected() {
     let dir = empty_dir("not-evaluated");

@@ -18,6 +18,8 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
+use serde_json::json;
+
 use self::reference::Other;
 use self::scores::Scored;
 use self::stream::{Reporter, Stream, Wished};
@@ -48,13 +50,36 @@ impl Runtime {
     /// now and then; a break cancels.
     ///
     /// # Errors
-    /// As [`Runtime::evaluate`]; `Cancelled`.
+    /// As [`Runtime::evaluate`]; `Cancelled`. An error of storing the report has it in its detail, as `report`.
     pub fn evaluate_with_progress(
         &self,
         source: &Source,
         options: &EvaluateOptions,
         progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Evaluation> {
+        let mut found = None;
+        let stored =
+            self.evaluate_with_report(source, options, progress, |report| found = Some(report.clone()));
+        match (stored, found) {
+            (Ok(()), Some(found)) => Ok(found),
+            (Ok(()), None) => Err(Error::internal("an evaluation without a report")),
+            (Err(error), Some(found)) => Err(error.with("report", json!(found))),
+            (Err(error), None) => Err(error),
+        }
+    }
+
+    /// As [`Runtime::evaluate_with_progress`], and gives the report to `report` before it is stored, so that it is not lost should
+    /// that fail.
+    ///
+    /// # Errors
+    /// As [`Runtime::evaluate`]; `Cancelled`.
+    pub fn evaluate_with_report(
+        &self,
+        source: &Source,
+        options: &EvaluateOptions,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
+        report: impl FnOnce(&Evaluation),
+    ) -> Result<()> {
         let start = Instant::now();
         self.pool().check_fork()?;
         options.validate()?;
@@ -102,10 +127,11 @@ impl Runtime {
             kernels: self.kernels(),
             threads: self.threads(),
         };
-        if let Some(stored) = stored::check(&opened, source, options)? {
-            stored.store(&found, &mut |now| progress(now).is_continue())?;
+        report(&found);
+        match stored::check(&opened, source, options)? {
+            Some(stored) => stored.store(&found, &mut |now| progress(now).is_continue()),
+            None => Ok(()),
         }
-        Ok(found)
     }
 }
 
