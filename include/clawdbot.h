@@ -517,7 +517,7 @@ int32_t clawdbot_runtime_info_json(const clawdbot_runtime *runtime, clawdbot_str
 
 /**
  * What the runtime's models have done since they were loaded, and what they do now, a JSON object: memory_used, memory_budget,
- * histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
+ * swap_used, histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
  * preemptions, bytes, and histograms of times. Waits for no pass.
  */
 int32_t clawdbot_runtime_metrics_json(const clawdbot_runtime *runtime,

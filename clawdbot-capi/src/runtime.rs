@@ -95,7 +95,7 @@ pub extern "C" fn clawdbot_runtime_info_json(
 }
 
 /// What the runtime's models have done since they were loaded, and what they do now, a JSON object: memory_used, memory_budget,
-/// histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
+/// swap_used, histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
 /// preemptions, bytes, and histograms of times. Waits for no pass.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_runtime_metrics_json(

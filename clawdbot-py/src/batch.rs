@@ -1,15 +1,11 @@
 //! Calls with several items: what is wrong with one fails it alone.
 
-use std::ops::ControlFlow;
-
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, Faults, Request};
+use clawdbot_core::Faults;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
 use crate::error::to_py;
-use crate::event::Completion;
-use crate::interrupt::interruptible;
 
 /// What is wrong with an item: found by its conversion, or by the core.
 pub(crate) enum Failure {
@@ -39,27 +35,11 @@ impl From<Failure> for PyErr {
 }
 
 /// The result of an item.
-type One = Result<Py<PyAny>, Failure>;
+pub(crate) type One = Result<Py<PyAny>, Failure>;
 
 /// Items that were converted, or not, as the core takes them.
 pub(crate) fn given<T>(items: Vec<PyResult<T>>) -> impl ExactSizeIterator<Item = Result<T, Failure>> {
     items.into_iter().map(|item| item.map_err(Failure::from))
-}
-
-/// Generates for all requests together; one result for each, in their order.
-///
-/// # Errors
-/// What a signal handler raises.
-pub(crate) fn generate(
-    py: Python<'_>,
-    model: &core::Model,
-    requests: Vec<PyResult<Request>>,
-) -> PyResult<Vec<One>> {
-    let (model, cancel) = (model.clone(), CancelHandle::default());
-    let handle = cancel.clone();
-    let work = move || Ok(model.generate_each(given(requests), &handle, |_| ControlFlow::Continue(())));
-    let results = interruptible(py, &[cancel], work)?.into_iter();
-    Ok(results.map(|result| Ok(Py::new(py, Completion::from(result?))?.into_any())).collect())
 }
 
 /// The results of `count` items, in their order: what `good` gives for its place, unless the item failed.

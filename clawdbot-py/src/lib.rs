@@ -7,6 +7,7 @@ mod chat;
 mod error;
 mod event;
 mod floats;
+mod generate;
 mod hub;
 mod interrupt;
 mod json;

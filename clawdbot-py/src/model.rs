@@ -3,24 +3,22 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, HubOptions, Request, Source};
+use clawdbot_core::{CancelHandle, HubOptions, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::batch::Failure;
 use crate::chat::chat;
 use crate::error::{no_pickle, to_py};
 use crate::event::Completion;
 use crate::floats::{Shape, to_numpy};
-use crate::interrupt::interruptible;
+use crate::generate::{cancellable, generate};
 use crate::options::Call;
 use crate::prepared::Prepared;
-use crate::prompt::Prompts;
 use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use crate::{awaited, batch, hub, json, objects, options, prompt, vectors};
+use crate::{awaited, hub, json, objects, options, prompt, vectors};
 
 /// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
 /// run at the same time are computed together.
@@ -30,17 +28,6 @@ pub(crate) struct Model(core::Model);
 impl Model {
     pub(crate) fn new(model: core::Model) -> Self {
         Model(model)
-    }
-
-    /// Does what Ctrl-C cancels.
-    fn cancellable<T: Send + 'static>(
-        &self,
-        py: Python<'_>,
-        work: impl FnOnce(&core::Model, &CancelHandle) -> core::Result<T> + Send + 'static,
-    ) -> PyResult<T> {
-        let (model, cancel) = (self.0.clone(), CancelHandle::default());
-        let handle = cancel.clone();
-        interruptible(py, &[cancel], move || work(&model, &handle))
     }
 }
 
@@ -214,24 +201,7 @@ impl Model {
         return_exceptions: bool,
         opts: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let prompts = match prompt::one_or_many(prompt)? {
-            Prompts::One(prompt) => {
-                let options = options::generate(options::GENERATE, py, options, opts)?;
-                // What a signal handler raises is not the prompt's error.
-                let result = self.cancellable(py, move |model, cancel| {
-                    Ok(model.generate_until(prompt, &options, cancel))
-                })?;
-                let completion = result
-                    .map_err(Failure::from)
-                    .and_then(|completion| Ok(Py::new(py, Completion::from(completion))?.into_any()));
-                return batch::deliver_one(py, completion, return_exceptions);
-            }
-            Prompts::Batch(prompts) => prompts,
-        };
-        let options = options::generate_each(py, options, opts, prompts.len())?;
-        let requests = prompts.into_iter().zip(options);
-        let requests = requests.map(|(prompt, options)| Ok(Request::new(prompt?, options?)));
-        batch::deliver(py, batch::generate(py, &self.0, requests.collect())?, return_exceptions)
+        generate(py, &self.0, prompt, (options, opts), return_exceptions)
     }
 
     /// Generates from one prompt, event by event. Options as of `generate`.
@@ -299,7 +269,7 @@ impl Model {
         let options = options::generate(Call::Chat, py, options, opts)?;
         let work =
             move |model: &core::Model, cancel: &CancelHandle| model.chat_until(&chat, &options, cancel);
-        self.cancellable(py, work).map(Completion::from)
+        cancellable(py, &self.0, work).map(Completion::from)
     }
 
     /// Generates the next message of a conversation, event by event. Arguments as of `chat`.
@@ -394,7 +364,7 @@ impl Model {
         let work = move |model: &core::Model, cancel: &CancelHandle| {
             model.logits_until(&ids, adapter.as_deref(), cancel)
         };
-        let logits = self.cancellable(py, work)?;
+        let logits = cancellable(py, &self.0, work)?;
         to_numpy(py, logits, Shape { rows: count, columns: self.0.info().vocab_size })
     }
 
@@ -456,7 +426,7 @@ impl Model {
 
     /// Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and adapters
     /// of its own. Options as of `Runtime.load`; those that say what the weights are (`weights`, `merge_adapters`,
-    /// `chat_template`, `mmap`, `verify`, `cache`) are this model's.
+    /// `draft_model`, `chat_template`, `mmap`, `verify`, `cache`) are this model's.
     #[pyo3(signature = (**options))]
     fn instance(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Model> {
         let options = options::model(options::INSTANCE, options)?;

@@ -238,7 +238,7 @@ impl Runtime {
         self.0.memory_used()
     }
 
-    /// What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`,
+    /// What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`, `swap_used`,
     /// `histogram_bounds` (seconds) and `models`. Waits for no pass.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         objects::to_py_object(py, &serde_json::json!(self.0.metrics()))

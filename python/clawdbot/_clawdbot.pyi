@@ -569,7 +569,7 @@ class Runtime:
     def memory_used(self) -> int:
         """Bytes that models of this runtime hold now."""
     def metrics(self) -> dict[str, Any]:
-        """What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`,
+        """What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`, `swap_used`,
         `histogram_bounds` (seconds) and `models`. Waits for no pass.
         """
     @property
@@ -947,7 +947,7 @@ class Model:
     def instance(self, **options: Unpack[ModelOptions]) -> Model:
         """Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and adapters
         of its own. Options as of `Runtime.load`; those that say what the weights are (`weights`, `merge_adapters`,
-        `chat_template`, `mmap`, `verify`, `cache`) are this model's.
+        `draft_model`, `chat_template`, `mmap`, `verify`, `cache`) are this model's.
         """
     def session(self) -> Session:
         """A new conversation without tokens."""
