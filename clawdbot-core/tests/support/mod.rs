@@ -33,6 +33,7 @@ pub mod child {
     }
 }
 
+pub mod load;
 mod skipped;
 
 use std::path::{Path, PathBuf};
