@@ -4,8 +4,8 @@
 mod support;
 
 use clawdbot_core::{
-    Completion, Driver, ErrorKind, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions,
-    Source, Speculation,
+    Completion, Driver, ErrorKind, GenerateOptions, Model, ModelOptions, ModelPool, PoolModel, Prompt,
+    Runtime, RuntimeOptions, Source, Speculation,
 };
 
 fn load(source: &Source, driver: Driver, speculation: Speculation) -> Model {
@@ -172,6 +172,65 @@ fn another_model_guesses_and_no_bit_changes() {
         drop(model);
         assert_eq!(runtime.memory_used(), 0);
     }
+}
+
+/// Instances share the draft model, too: its weights are there once, and until the last of them has gone.
+#[test]
+fn an_instance_guesses_with_the_same_model() {
+    let source = Source::Path(support::family("qwen3"));
+    let plain = load(&source, Driver::Caller, Speculation::None);
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+    let options = ModelOptions::default().speculation(Speculation::Draft);
+    let model = runtime.load(&source, &options.clone().draft_model(Some(support::family("llama")))).unwrap();
+    let (of_model, fixed) = (model.info().plan.clone(), runtime.memory_used());
+    let instance = model.instance(&options.max_batch(3_u32)).unwrap();
+    let of_instance = &instance.info().plan;
+    assert!(of_instance.draft_bytes > 0 && of_instance.draft_bytes < of_model.draft_bytes);
+    let own = runtime.memory_used() - fixed;
+    assert!(own > of_instance.scratch_bytes && own <= of_instance.load_bytes, "{own} {of_instance:?}");
+    // Of one that guesses nothing, it guesses when a request asks for that.
+    let quiet = model.instance(&ModelOptions::default()).unwrap();
+    for options in ways() {
+        let expected: Vec<_> = all(&plain, &options).iter().map(bits).collect();
+        // Both at the same time.
+        std::thread::scope(|scope| {
+            for model in [&model, &instance] {
+                scope.spawn(|| assert!(all(model, &options).iter().map(bits).eq(expected.iter().cloned())));
+            }
+        });
+        let asks = options.clone().speculation(Speculation::Draft);
+        for (options, guesses) in [(&options, false), (&asks, true)] {
+            let found = all(&quiet, options);
+            assert!(found.iter().map(bits).eq(expected.iter().cloned()));
+            assert_eq!(found.iter().any(|done| done.usage.draft_tokens > 0), guesses);
+        }
+    }
+    let drafts: Vec<u64> = runtime.metrics().models.iter().map(|model| model.draft_tokens).collect();
+    assert!(drafts.len() == 3 && drafts.iter().all(|&drafts| drafts > 0), "{drafts:?}");
+    drop((quiet, model));
+    let found = all(&instance, &ways()[0]);
+    assert!(found.iter().map(bits).eq(all(&plain, &ways()[0]).iter().map(bits)));
+    drop(instance);
+    assert_eq!(runtime.memory_used(), 0);
+}
+
+#[test]
+fn a_pool_names_the_draft_model_once() {
+    let source = Source::Path(support::family("qwen3"));
+    let plain = load(&source, Driver::Caller, Speculation::None);
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+    let pool = ModelPool::new(&runtime).unwrap();
+    let options = ModelOptions::default().speculation(Speculation::Draft);
+    let first = options.clone().draft_model(Some(support::family("llama")));
+    pool.add("a", PoolModel::new(source, first).instance(options)).unwrap();
+    let now = std::time::Duration::ZERO;
+    let models = [pool.get("a", now).unwrap(), pool.get("a", now).unwrap()];
+    let expected = all(&plain, &ways()[0]);
+    for model in &models {
+        assert!(all(model, &ways()[0]).iter().map(bits).eq(expected.iter().map(bits)));
+    }
+    let drafts: Vec<u64> = runtime.metrics().models.iter().map(|model| model.draft_tokens).collect();
+    assert!(drafts.len() == 2 && drafts.iter().all(|&drafts| drafts > 0), "{drafts:?}");
 }
 
 #[test]

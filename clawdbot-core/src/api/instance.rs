@@ -108,7 +108,6 @@ impl Loaded {
     /// # Errors
     /// `InvalidArgument` for one that would need other weights.
     fn options_of_instance(&self, options: &ModelOptions) -> Result<ModelOptions> {
-        options.validate()?;
         let (own, unset) = (&self.options, &ModelOptions::default());
         let ModelOptions { weights, merge_adapters, draft_model, chat_template, mmap, verify, cache, .. } =
             options;
@@ -130,7 +129,7 @@ impl Loaded {
                 .with("expected", expected)
                 .with("found", found));
         }
-        Ok(ModelOptions {
+        let options = ModelOptions {
             weights: own.weights,
             merge_adapters: own.merge_adapters.clone(),
             draft_model: own.draft_model.clone(),
@@ -139,7 +138,10 @@ impl Loaded {
             verify: own.verify,
             cache: own.cache.clone(),
             ..options.clone()
-        })
+        };
+        // With the model's own: it may guess with a draft model that is not named again.
+        options.validate()?;
+        Ok(options)
     }
 
     /// Another engine over the same weights, and what there is to know of it; `info`: of this one.

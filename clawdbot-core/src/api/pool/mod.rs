@@ -231,8 +231,13 @@ impl ModelPool {
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is empty or taken, and for options out of range; `ForkedRuntime`.
-    pub fn add(&self, name: &str, model: PoolModel) -> Result<()> {
+    pub fn add(&self, name: &str, mut model: PoolModel) -> Result<()> {
         self.0.runtime.pool().check_fork()?;
+        // It is named once, for all instances.
+        if let Some((first, others)) = model.instances.split_first_mut() {
+            let unnamed = others.iter_mut().filter(|options| options.draft_model.is_none());
+            unnamed.for_each(|options| options.draft_model.clone_from(&first.draft_model));
+        }
         let refused = |message: String| Err(Error::invalid_argument(message).with("found", name));
         model.instances.iter().try_for_each(ModelOptions::validate)?;
         if model.instances.is_empty() {
