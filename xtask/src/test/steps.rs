@@ -88,6 +88,10 @@ fn tests(context: &Context) -> Result<Outcome, String> {
     if context.depth > Depth::Quick {
         install::programs();
     }
+    if context.depth == Depth::Full {
+        // Minutes instead of seconds under load.
+        command.envs([("CLAWDBOT_SOAK", "10000"), ("CLAWDBOT_OVERLOAD", "60")]);
+    }
     if context.depth == Depth::Usual && ONE_BUILD {
         build(context)?;
         // The C programs use the libraries of this build; with --full they build them as they are given to others.
