@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
 
 use crate::error::{Error, ErrorKind};
+use crate::sync::{AtomicBool, Mutex, fence};
 
 /// How far a call is. What a call counts (weights, texts, bytes) is in its documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -49,6 +49,7 @@ mod runtime;
 mod sampling;
 mod spec;
 mod suggest;
+mod sync;
 pub mod tokenizer;
 mod weights;
 

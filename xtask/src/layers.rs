@@ -59,7 +59,7 @@ const CRATES: &[Crate] = &[
     Crate {
         source: "clawdbot-core/src",
         layers: &[
-            &["error"],
+            &["error", "sync"],
             &["cancel", "json", "large_stack", "metrics", "suggest"],
             &["options"],
             &["runtime"],

@@ -23,7 +23,7 @@ const USAGE: &str = "usage: cargo xtask TASK
   check-targets      compiles the crates for other systems: AArch64 Linux, Windows, macOS
   generate           writes the generated files: the C header, and what lists options for Python, C and in docs/options.md
   generate --check   fails if a committed file differs from what would be generated
-  models             explores the thread pool in all orders of its operations (loom)
+  models             explores the thread pool and the way of events in all orders of their operations (loom)
   package            packs the crates as they are published, and builds what was packed";
 
 fn main() -> ExitCode {

@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::Result;
 use crate::event::Event;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
-/// A sequence pauses while its consumer has this many events to read.
-const MAX_EVENTS: usize = 256;
+/// A sequence pauses while its consumer has this many events to read. Few in models, which try all orders of them.
+pub(super) const MAX_EVENTS: usize = if cfg!(loom) { 2 } else { 256 };
 
 /// Called when there is something to read.
 type Listener = dyn Fn() + Send + Sync;
@@ -158,9 +159,10 @@ impl Mailbox {
 
     /// Waits for the next event.
     pub(crate) fn wait(&self) -> Taken {
-        let waits = |state: &mut State| state.events.is_empty() && !state.ended;
-        let state = self.changed.wait_while(self.lock(), waits);
-        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
+        while state.events.is_empty() && !state.ended {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
         state.take()
     }
 }

@@ -13,6 +13,8 @@ mod grants;
 mod guess;
 mod mailbox;
 mod memory;
+#[cfg(all(test, loom))]
+mod models;
 mod ngram;
 mod pacing;
 mod pass;

@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread::{self, Thread};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::own_thread::OwnThread;
 use super::turns::{Next, Turns, choose};
 use crate::cancel::Sleeper;
 use crate::error::Result;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Thread, park, park_timeout};
 
 /// What the thread does work for.
 pub(crate) trait Driven: Send + Sync {
@@ -19,7 +19,7 @@ pub(crate) trait Driven: Send + Sync {
 }
 
 /// The thread of a runtime. It sleeps while there is no work, and ends when this is dropped.
-pub(super) struct DriverThread {
+pub(crate) struct DriverThread {
     shared: Arc<Shared>,
     /// Started with the first model.
     thread: OwnThread,
@@ -48,8 +48,12 @@ impl Shared {
     fn run(&self) {
         // When the last turn began, in the time of `turns.rs`.
         let mut clock = 0.0;
-        while !self.stop.load(Ordering::SeqCst) {
+        loop {
             let woken = self.woken.swap(false, Ordering::SeqCst);
+            // After the wake was taken, which may be the last one.
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
             let started = Instant::now();
             let chosen = {
                 let mut members = self.lock();
@@ -85,10 +89,10 @@ impl Shared {
         while !self.woken.load(Ordering::SeqCst) {
             match next {
                 Next::Now => return,
-                Next::Woken => thread::park(),
+                Next::Woken => park(),
                 Next::At(time) => match time.saturating_duration_since(Instant::now()) {
                     Duration::ZERO => return,
-                    left => thread::park_timeout(left),
+                    left => park_timeout(left),
                 },
             }
         }
@@ -97,7 +101,8 @@ impl Shared {
 
 impl Sleeper for Shared {
     fn wake(&self) {
-        self.woken.store(true, Ordering::SeqCst);
+        // A swap, as the thread's: the second one sees all that came before the first.
+        self.woken.swap(true, Ordering::SeqCst);
         self.thread.get().into_iter().for_each(Thread::unpark);
     }
 
@@ -113,7 +118,7 @@ impl fmt::Debug for Shared {
 }
 
 impl DriverThread {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         DriverThread { shared: Arc::default(), thread: OwnThread::new("clawdbot-driver") }
     }
 
@@ -121,7 +126,7 @@ impl DriverThread {
     ///
     /// # Errors
     /// `Io` when the system cannot start the thread.
-    pub(super) fn add(&self, driven: Weak<dyn Driven>, share: u32) -> Result<()> {
+    pub(crate) fn add(&self, driven: Weak<dyn Driven>, share: u32) -> Result<()> {
         self.shared.lock().push(Member { driven, turns: Turns::new(share) });
         let shared = Arc::clone(&self.shared);
         let thread = self.thread.start(move || shared.run())?;
@@ -131,12 +136,12 @@ impl DriverThread {
     }
 
     /// Says that there may be work.
-    pub(super) fn wake(&self) {
+    pub(crate) fn wake(&self) {
         self.shared.wake();
     }
 
     /// The thread, for those that cancel its work.
-    pub(super) fn sleeper(&self) -> Arc<dyn Sleeper> {
+    pub(crate) fn sleeper(&self) -> Arc<dyn Sleeper> {
         Arc::<Shared>::clone(&self.shared)
     }
 }

@@ -19,8 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 pub(crate) use budget::{Budget, Reservation};
 pub use cpus::Cpus;
-pub(crate) use driver::Driven;
-use driver::DriverThread;
+pub(crate) use driver::{Driven, DriverThread};
 #[cfg(feature = "candle")]
 pub(crate) use rows::{RowSizes, SharedRows};
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! A thread that belongs to a runtime: started when it is first needed, and ended with its owner.
 
-use std::sync::{Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::PoisonError;
 
 use crate::error::Result;
+use crate::sync::{Builder, JoinHandle, Mutex, Thread, current};
 
 /// A thread that is started once.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl OwnThread {
         if let Some(handle) = &*handle {
             return Ok(handle.thread().clone());
         }
-        let builder = thread::Builder::new().name(self.name.to_owned());
+        let builder = Builder::new().name(self.name.to_owned());
         let started = builder.spawn(run).map_err(clawdbot_kernels::Error::Thread)?;
         Ok(handle.insert(started).thread().clone())
     }
@@ -54,7 +54,7 @@ impl OwnThread {
         }
         stop();
         // It may have been the last owner itself: then it ends without anybody who waits.
-        if handle.thread().id() != thread::current().id() {
+        if handle.thread().id() != current().id() {
             let _ = handle.join();
         }
     }
