@@ -17,12 +17,21 @@ fn greedy() -> GenerateOptions {
 
 /// A pool with room for so many halves of a model, and some requests.
 fn pool(halves: u64, driver: Driver) -> ModelPool {
+    counting_loads(halves, driver, &Arc::default())
+}
+
+/// As [`pool`]; counts how often models are loaded.
+fn counting_loads(halves: u64, driver: Driver, loads: &Arc<AtomicUsize>) -> ModelPool {
     let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
     let bytes = runtime.plan(&Source::Builtin, &options()).unwrap().load_bytes;
     let budget = bytes * halves / 2 + (1 << 20);
     assert!(bytes / 2 > 1 << 20, "what requests take is no model");
     let options = RuntimeOptions::default().threads(1_u32).driver(driver).memory_budget(budget);
-    ModelPool::new(&Runtime::new(&options).unwrap()).unwrap()
+    let loads = Arc::clone(loads);
+    let runtime = Runtime::with_log(&options, move |record| {
+        loads.fetch_add(usize::from(record.message.contains("loaded")), Ordering::SeqCst);
+    });
+    ModelPool::new(&runtime.unwrap()).unwrap()
 }
 
 fn with_models(halves: u64, names: &[&str]) -> ModelPool {
@@ -105,12 +114,8 @@ fn pinned_models_stay_and_others_are_not_unloaded_in_vain() {
 
 #[test]
 fn those_who_ask_together_load_it_once() {
-    let loads = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&loads);
-    let runtime = Runtime::with_log(&RuntimeOptions::default().threads(1_u32), move |record| {
-        counted.fetch_add(usize::from(record.message.contains("loaded")), Ordering::SeqCst);
-    });
-    let pool = ModelPool::new(&runtime.unwrap()).unwrap();
+    let loads = Arc::default();
+    let pool = counting_loads(4, Driver::Caller, &loads);
     pool.add("a", PoolModel::new(Source::Builtin, options())).unwrap();
     pool.add("missing", PoolModel::new(Source::Path("/no/such/model".into()), options())).unwrap();
     std::thread::scope(|scope| {
@@ -213,7 +218,9 @@ fn who_waits_can_be_cancelled_and_comes_to_an_end() {
 fn everybody_is_served_within_the_budget() {
     let names = ["a", "b", "c", "d"];
     for driver in [Driver::Caller, Driver::Thread] {
-        let pool = pool(5, driver);
+        let loads = Arc::default();
+        let pool = counting_loads(5, driver, &loads);
+        let bytes = pool.runtime().plan(&Source::Builtin, &options()).unwrap().load_bytes;
         for name in names {
             let idle = (name == "d").then_some(Duration::from_millis(1));
             pool.add(name, PoolModel::new(Source::Builtin, options()).idle_unload(idle)).unwrap();
@@ -228,13 +235,19 @@ fn everybody_is_served_within_the_budget() {
                         let model = pool.get(name, LONG * 5).unwrap();
                         let stream = model.stream("The dog", &greedy()).unwrap();
                         drop(model);
+                        // As the models say themselves, while some of them are loaded and unloaded.
+                        let status = pool.status();
+                        let there = status.iter().filter(|model| model.state == PoolState::Loaded);
+                        let held: Vec<u64> = there.map(|model| model.bytes).collect();
+                        assert!(held.len() <= 2 && held.iter().all(|&held| held > bytes / 2), "{held:?}");
+                        assert!(held.iter().sum::<u64>() <= pool.runtime().memory_budget().unwrap());
                         assert!(&stream.finish().unwrap().token_ids == expected);
-                        assert!(pool.runtime().memory_used() <= pool.runtime().memory_budget().unwrap());
                     }
                 });
             }
         });
         assert!(pool.status().iter().all(|model| model.state != PoolState::Loading));
+        assert!(loads.load(Ordering::SeqCst) > 4, "some gave way to others");
         let runtime = pool.runtime().clone();
         drop(pool);
         until("all is freed", || runtime.memory_used() == 0);
