@@ -687,8 +687,9 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   where requests need memory. Default: half of what requests may take.
  * - prefix_cache_dir (a path): Directory for a file of what is kept so: written when the model is closed, read when it
  *   is loaded again. Default: what is kept goes with the model.
- * - speculation (one of none, ngram, draft): How tokens are guessed before they are computed: `ngram`, as what followed
- *   when the last tokens occurred before; `draft`, by the `draft_model`. Changes speed, not results. Default: none.
+ * - speculation (one of none, ngram, draft, mtp): How tokens are guessed before they are computed: `ngram`, as what
+ *   followed the last tokens before; `draft`, by the `draft_model`; `mtp`, by the model's own head. Changes speed, not
+ *   results. Default: none.
  * - draft_model (a path): A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
  *   Default: none.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
@@ -770,8 +771,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   however many requests each has. Default: none: requests without one share a group.
  * - deadline_ms (a whole number from 0 to 18446744073709551615): Milliseconds from now after which the request ends,
  *   with the finish reason `deadline` and what it has generated. Default: none.
- * - speculation (one of none, ngram, draft): How tokens are guessed before they are computed, as for a model. Changes
- *   speed, not results. Default: the model's.
+ * - speculation (one of none, ngram, draft, mtp): How tokens are guessed before they are computed, as for a model.
+ *   Changes speed, not results. Default: the model's.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely

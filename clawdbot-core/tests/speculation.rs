@@ -4,9 +4,10 @@
 mod support;
 
 use clawdbot_core::{
-    Completion, Driver, ErrorKind, GenerateOptions, Model, ModelOptions, ModelPool, PoolModel, Prompt,
-    Runtime, RuntimeOptions, Source, Speculation,
+    AddSpecialTokens, Completion, Driver, ErrorKind, GenerateOptions, Model, ModelOptions, ModelPool,
+    PackOptions, PoolModel, Prompt, Runtime, RuntimeOptions, Source, Speculation,
 };
+use support::mtp::Guesses;
 
 fn load(source: &Source, driver: Driver, speculation: Speculation) -> Model {
     let runtime = RuntimeOptions::default().threads(2_u32).driver(driver);
@@ -273,4 +274,164 @@ fn a_model_that_cannot_draft_is_refused() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     let expected = "option speculation: expected none or ngram, as the model was loaded without a draft_model, found draft";
     assert_eq!(error.message(), expected);
+}
+
+#[test]
+fn its_own_head_guesses_and_no_bit_changes() {
+    // The first with recurrent layers, which are verified through copies of their states.
+    for family in ["qwen3_5", "qwen3_5_moe", "qwen3_next", "deepseek_v3"] {
+        for guesses in [Guesses::Any, Guesses::Right] {
+            let dir = support::mtp::with_head(family, guesses, &format!("head-{family}-{guesses:?}"));
+            let source = Source::Path(dir.path().to_owned());
+            let plain = load(&source, Driver::Caller, Speculation::None);
+            let runtime = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+            let options = ModelOptions::default().speculation(Speculation::Mtp);
+            let alone = runtime.plan(&source, &ModelOptions::default()).unwrap();
+            let plan = runtime.plan(&source, &options).unwrap();
+            assert!(plan.draft_bytes > 0 && plan.load_bytes == alone.load_bytes + plan.draft_bytes);
+            assert!(!plan.warnings.iter().any(|warning| warning.contains("not used")), "{:?}", plan.warnings);
+            let model = runtime.load(&source, &options).unwrap();
+            assert_eq!(model.info().plan.load_bytes, plan.load_bytes);
+            let fixed = runtime.memory_used();
+            for options in ways() {
+                let (found, expected) = (all(&model, &options), all(&plain, &options));
+                assert!(found.iter().map(bits).eq(expected.iter().map(bits)), "{family} {guesses:?}");
+            }
+            let metrics = runtime.metrics();
+            assert_eq!((metrics.models.len(), runtime.memory_used()), (1, fixed));
+            let (tried, right) = (metrics.models[0].draft_tokens, metrics.models[0].accepted_tokens);
+            assert!(
+                tried > 0 && (guesses == Guesses::Any || right > tried / 5),
+                "{family}: {right} of {tried}"
+            );
+            // A request may have none, or others.
+            let none = ways()[0].clone().speculation(Speculation::None);
+            assert_eq!(model.generate(prompt(1), &none).unwrap().usage.draft_tokens, 0);
+            // An instance has the same head.
+            let instance = model.instance(&options).unwrap();
+            assert!(
+                bits(&instance.generate(prompt(1), &ways()[0]).unwrap())
+                    == bits(&plain.generate(prompt(1), &ways()[0]).unwrap())
+            );
+            drop((instance, model));
+            assert_eq!(runtime.memory_used(), 0);
+        }
+    }
+}
+
+/// The head is read only where it is asked for, and is no part of what tells a model from others.
+#[test]
+fn a_head_that_is_not_asked_for_is_not_there() {
+    let dir = support::mtp::with_head("qwen3_5", Guesses::Any, "unasked");
+    let source = Source::Path(dir.path().to_owned());
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+    let (with, without) = (
+        runtime.plan(&source, &ModelOptions::default()).unwrap(),
+        runtime.plan(&Source::Path(support::family("qwen3_5")), &ModelOptions::default()).unwrap(),
+    );
+    assert_eq!((with.load_bytes, with.draft_bytes), (without.load_bytes, 0));
+    let model = runtime.load(&source, &ModelOptions::default()).unwrap();
+    let request = GenerateOptions::default().speculation(Speculation::Mtp);
+    let options = ModelOptions::default().speculation(Speculation::Mtp);
+    for error in [model.generate(prompt(1), &request).unwrap_err(), model.instance(&options).unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let expected = "option speculation: expected another, as the model was loaded without speculation mtp, found mtp";
+        assert_eq!(error.message(), expected);
+    }
+}
+
+#[test]
+fn a_model_without_a_head_is_refused() {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+    let dir = support::mtp::with_head("qwen3_5", Guesses::Any, "packed");
+    let packed = dir.path().join("model.cbot");
+    runtime.pack(&Source::Path(dir.path().to_owned()), &packed, &PackOptions::default()).unwrap();
+    let needs = "option speculation: mtp needs a directory whose safetensors have a head for multi-token prediction \
+                 (docs/speculation.md), found ";
+    for (source, found) in [
+        (Source::Path(support::family("llama")), "LlamaForCausalLM, for which none is read"),
+        (Source::Path(support::family("qwen3_5")), "none in "),
+        (Source::Path(support::family("deepseek_v3")), "none in "),
+        (Source::Path(packed), "a packed file, which keeps none"),
+        (Source::Shape("qwen2.5-0.5b".into()), "random weights"),
+        (Source::Builtin, "LlamaForCausalLM, for which none is read"),
+    ] {
+        let options = ModelOptions::default().speculation(Speculation::Mtp);
+        for error in
+            [runtime.load(&source, &options).unwrap_err(), runtime.plan(&source, &options).unwrap_err()]
+        {
+            let expected = (ErrorKind::InvalidArgument, &"speculation".into());
+            assert_eq!((error.kind(), &error.detail()["option"]), expected, "{error}");
+            assert!(error.message().starts_with(&format!("{needs}{found}")), "{error}");
+        }
+        assert_eq!(runtime.memory_used(), 0);
+    }
+}
+
+#[test]
+fn a_head_of_another_kind_is_refused() {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+    let options = ModelOptions::default().speculation(Speculation::Mtp);
+    for (family, tensor, change, kind, message) in [
+        (
+            "qwen3_5",
+            "mtp.layers.1.mlp.up_proj.weight",
+            None,
+            ErrorKind::UnsupportedModel,
+            "with one layer, found ",
+        ),
+        (
+            "deepseek_v3",
+            "model.layers.3.hnorm.weight",
+            None,
+            ErrorKind::UnsupportedModel,
+            "with one layer, found ",
+        ),
+        (
+            "deepseek_v3",
+            "model.layers.2.embed_tokens.weight",
+            Some(1.0),
+            ErrorKind::UnsupportedModel,
+            "that has model.embed_tokens.weight of the model, found mtp.embed_tokens.weight",
+        ),
+        ("qwen3_5", "mtp.norm.weight", None, ErrorKind::InvalidModel, "mtp.norm.weight"),
+    ] {
+        let dir = support::mtp::with_head(family, Guesses::Any, &format!("kind-{tensor}"));
+        support::mtp::change(dir.path(), |tensors| match (tensors.get_mut(tensor), change) {
+            (Some((_, values)), Some(value)) => values[0] = value,
+            (Some(_), None) => drop(tensors.remove(tensor)),
+            (None, _) => drop(tensors.insert(tensor.into(), (vec![1], vec![0.0]))),
+        });
+        let error = runtime.load(&Source::Path(dir.path().to_owned()), &options).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        assert!(error.message().contains(message), "{error}");
+        // Nobody else minds.
+        runtime.load(&Source::Path(dir.path().to_owned()), &ModelOptions::default()).unwrap();
+    }
+}
+
+/// Sessions fit with and without the head, and so does what the option `cache` leaves.
+#[test]
+fn a_head_is_no_part_of_what_tells_a_model_from_others() {
+    let dir = support::mtp::with_head("qwen3_5", Guesses::Any, "told");
+    let source = Source::Path(dir.path().to_owned());
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+    let plain = runtime.load(&source, &ModelOptions::default()).unwrap();
+    let mut session = plain.session().unwrap();
+    session.append(prompt(1), AddSpecialTokens::No).unwrap();
+    session.generate(&ways()[0]).unwrap();
+    let file = dir.path().join("session");
+    session.save(&file).unwrap();
+    let more = ways()[1].clone();
+    session.append(prompt(2), AddSpecialTokens::No).unwrap();
+    let expected = bits(&session.generate(&more).unwrap());
+    let cache = dir.path().join("cache");
+    for _ in 0..2 {
+        let options = ModelOptions::default().speculation(Speculation::Mtp).cache(cache.clone());
+        let model = runtime.load(&source, &options).unwrap();
+        let mut restored = model.restore_session(&file).unwrap();
+        restored.append(prompt(2), AddSpecialTokens::No).unwrap();
+        assert!(bits(&restored.generate(&more).unwrap()) == expected);
+        assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+    }
 }

@@ -106,8 +106,9 @@ impl Runtime {
     ///   of what requests may take.
     /// - prefix_cache_dir: Directory for a file of what is kept so: written when the model is closed, read when it is
     ///   loaded again. Default: what is kept goes with the model.
-    /// - speculation: How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens
-    ///   occurred before; `draft`, by the `draft_model`. Changes speed, not results. Default: none.
+    /// - speculation: How tokens are guessed before they are computed: `ngram`, as what followed the last tokens
+    ///   before; `draft`, by the `draft_model`; `mtp`, by the model's own head. Changes speed, not results. Default:
+    ///   none.
     /// - draft_model: A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
     ///   Default: none.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are

@@ -24,7 +24,7 @@ class GenerateOptions(TypedDict, total=False):
     deadline_ms: int | None
     """Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has
     generated. Default: none."""
-    speculation: Literal["none", "ngram", "draft"] | None
+    speculation: Literal["none", "ngram", "draft", "mtp"] | None
     """How tokens are guessed before they are computed, as for a model. Changes speed, not results. Default: the
     model's."""
     max_tokens: int | None
@@ -155,9 +155,9 @@ class ModelOptions(TypedDict, total=False):
     prefix_cache_dir: str | os.PathLike[str] | None
     """Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
     Default: what is kept goes with the model."""
-    speculation: Literal["none", "ngram", "draft"] | None
-    """How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred
-    before; `draft`, by the `draft_model`. Changes speed, not results. Default: none."""
+    speculation: Literal["none", "ngram", "draft", "mtp"] | None
+    """How tokens are guessed before they are computed: `ngram`, as what followed the last tokens before; `draft`,
+    by the `draft_model`; `mtp`, by the model's own head. Changes speed, not results. Default: none."""
     draft_model: str | os.PathLike[str] | None
     """A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file. Default:
     none."""

@@ -90,6 +90,10 @@ def test_guessed_tokens_change_no_result():
         runtime.load(speculation="draft")
     with pytest.raises(clawdbot.InvalidArgument, match="without a draft_model"):
         plain.generate(prompt, speculation="draft")
+    with pytest.raises(clawdbot.InvalidArgument, match="mtp needs a directory"):
+        runtime.load(speculation="mtp")
+    with pytest.raises(clawdbot.InvalidArgument, match="without speculation mtp"):
+        plain.generate(prompt, speculation="mtp")
 
 
 def test_prompts_that_begin_the_same_and_metrics(runtime):

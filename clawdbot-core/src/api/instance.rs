@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, RwLock, Weak};
 use super::bounds::Bounds;
 use super::loaded::{Loaded, Shared};
 use super::model::{Model, ModelInfo};
+use super::mtp::{check_mtp_loaded, mtp_engine};
 use super::plan::{self, EmbeddingInfo};
 use super::prefix_file;
 use super::saved::Numerics;
@@ -75,6 +76,9 @@ impl Runtime {
         engine.bound_queue(options.max_queue);
         if let Some(draft) = &shared.draft {
             engine.draft_from(draft_engine(draft)?);
+        }
+        if let Some(mtp) = &shared.mtp {
+            engine.draft_ahead(mtp_engine(mtp, self.budget())?);
         }
         engine.swap_to(self.swap().cloned());
         engine.wake_when_read(self.sleeper());
@@ -155,13 +159,15 @@ impl Loaded {
         self.runtime.keeps_prefixes(options)?;
         let spec = &self.decoder.spec;
         check_guesses(spec, options)?;
+        check_mtp_loaded(options.speculation, self.mtp.is_some())?;
         let (max_context, threads) = (plan::max_context(spec, options)?, self.runtime.threads());
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.runtime.budget())?;
         let scratch = plan::buffers(spec, max_context, options.max_batch, options.prefill_chunk, threads)?
             .saturating_add(reserved_bytes(options.max_batch));
         let first = plan::first_bytes(&cache);
-        // The draft model is there; its buffers are not.
+        // What drafts is there; its buffers are not.
         let draft_bytes = self.draft.as_ref().map_or(0, |draft| draft.scratch);
+        let draft_bytes = draft_bytes.saturating_add(self.mtp.as_ref().map_or(0, |mtp| mtp.parts.scratch));
         let load_bytes = scratch.saturating_add(first).saturating_add(draft_bytes);
         let available = self.runtime.budget().reserve(load_bytes, "scratch and a page of KV cache")?;
         drop(available);

@@ -3,8 +3,9 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
-use super::loaded::{DraftLoaded, Shared};
+use super::loaded::{DraftLoaded, MtpLoaded, Shared};
 use super::model::{Model, ModelInfo};
+use super::mtp::MtpOpened;
 use super::plan::{Plan, Sizes};
 use super::speculation::{Draft, Role};
 use crate::cancel::{Progress, reporting};
@@ -33,11 +34,13 @@ impl Runtime {
         let mut opened =
             Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
         let draft = Draft::open(&opened, options)?;
+        let mtp = MtpOpened::open(self, &mut opened, options)?.map_or(0, |mtp| mtp.bytes);
         let verified = opened.verify(options, &mut |_, _| true)?;
         let options = opened.resolve(options)?;
         let draft = draft.map(|draft| Plan::new(self, &draft.opened, &draft.options)).transpose()?;
         let plan = Plan { verified, ..Plan::new(self, &opened, &options)? };
-        Ok(plan.with_draft(draft.map_or(0, |draft| draft.load_bytes), self.budget()))
+        let draft = draft.map_or(0, |draft| draft.load_bytes);
+        Ok(plan.with_draft(draft.saturating_add(mtp), self.budget()))
     }
 
     /// Loads a model.
@@ -87,10 +90,11 @@ impl Runtime {
     /// As [`Runtime::load_with_progress`].
     pub(crate) fn load_opened(
         &self,
-        opened: Opened,
+        mut opened: Opened,
         options: &ModelOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
+        let mtp = MtpOpened::open(self, &mut opened, options)?;
         // The smaller model comes first: what is wrong with it is known soon.
         let draft = match Draft::open(&opened, options)? {
             Some(Draft { opened, options }) => {
@@ -100,7 +104,8 @@ impl Runtime {
             }
             None => None,
         };
-        self.load_as(Role::Requests(draft), opened, options, &mut progress)
+        let mtp = mtp.map(|mtp| mtp.load(self, &opened, &mut progress).map(Box::new)).transpose()?;
+        self.load_as(Role::Requests(draft, mtp), opened, options, &mut progress)
     }
 
     /// # Errors
@@ -184,10 +189,15 @@ impl Runtime {
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
-        let (draft, meter) = match role {
-            Role::Requests(draft) => (draft, self.meter(&name)),
-            Role::Drafts => (None, Meter::default()),
+        let (draft, mtp, meter) = match role {
+            Role::Requests(draft, mtp) => (draft, mtp, self.meter(&name)),
+            Role::Drafts => (None, None, Meter::default()),
         };
+        let decoder = Arc::new(decoder);
+        let mtp = mtp.map(|parts| {
+            let (decoder, drawable) = (Arc::clone(&decoder), drawable.clone());
+            MtpLoaded { runtime: self.clone(), decoder, drawable, parts: *parts }
+        });
         let shared = Shared {
             name,
             decoder,
@@ -198,6 +208,7 @@ impl Runtime {
             text,
             drawable,
             draft,
+            mtp,
             vectors,
             fingerprint: Mutex::default(),
             reservation,

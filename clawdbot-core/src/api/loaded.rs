@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use super::bounds::Bounds;
 use super::users::Users;
 use crate::cancel::{CancelHandle, cancelled};
-use crate::engine::Engine;
+use crate::engine::{Engine, Limits};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::decoder::Decoder;
+use crate::forward::mtp::MtpHead;
 use crate::load::fingerprint::Fingerprint;
 use crate::load::text::{Text, no_tokenizer};
-use crate::options::{GenerationDefaults, ModelOptions};
+use crate::options::{GenerationDefaults, KvType, ModelOptions};
 use crate::runtime::{Reservation, Runtime};
 use crate::sampling::Drawable;
 use crate::spec::embedding::EmbeddingConfig;
@@ -29,10 +30,33 @@ pub(crate) struct DraftLoaded {
     pub(crate) scratch: u64,
 }
 
+/// What is loaded of a model's head for multi-token prediction, for all its engines.
+pub(crate) struct MtpParts {
+    pub(crate) head: MtpHead,
+    /// Of its keys and values.
+    pub(crate) kv: KvType,
+    /// Of its passes.
+    pub(crate) limits: Limits,
+    /// Bytes of the buffers of an engine.
+    pub(crate) scratch: u64,
+    /// What loading it needs of the budget.
+    pub(crate) bytes: u64,
+    /// The bytes of the weights.
+    pub(crate) _reservation: Reservation,
+}
+
+/// A model's head for multi-token prediction, with what it shares with the model.
+pub(crate) struct MtpLoaded {
+    pub(crate) runtime: Runtime,
+    pub(crate) decoder: Arc<Decoder>,
+    pub(crate) drawable: Drawable,
+    pub(crate) parts: MtpParts,
+}
+
 /// What instances of a model share: all that does not change.
 pub(crate) struct Shared {
     pub(crate) name: String,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: Arc<Decoder>,
     pub(crate) embedding: EmbeddingConfig,
     pub(crate) defaults: GenerationDefaults,
     /// Tokens that end a generation.
@@ -43,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) drawable: Drawable,
     /// The model that drafts its tokens, for it alone.
     pub(crate) draft: Option<DraftLoaded>,
+    /// Its own head that drafts, where it is loaded.
+    pub(crate) mtp: Option<MtpLoaded>,
     /// Of all norms and biases.
     pub(crate) vectors: Fingerprint,
     /// Of the model, once somebody asked.

@@ -12,6 +12,7 @@ mod items;
 mod load;
 pub(crate) mod loaded;
 pub(crate) mod model;
+mod mtp;
 pub(crate) mod plan;
 mod pool;
 mod prefix_file;

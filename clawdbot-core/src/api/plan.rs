@@ -62,7 +62,7 @@ pub struct Plan {
     pub kv_bytes_full_context: u64,
     /// Buffers of the largest forward pass, of sampling, and what small requests keep.
     pub scratch_bytes: u64,
-    /// What loading the `draft_model` needs of the budget; 0 without one.
+    /// What loading the `draft_model` needs of the budget, and, with `speculation` mtp, the model's own head; 0 without either.
     pub draft_bytes: u64,
     /// Weights, scratch, the first page of KV cache and the states of a sequence, and `draft_bytes`: what loading needs of the budget.
     pub load_bytes: u64,

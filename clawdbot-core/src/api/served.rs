@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use clawdbot_kernels::threads::ThreadPool;
 
-use super::loaded::Loaded;
+use super::loaded::{Loaded, MtpLoaded};
 use crate::engine::{Limits, Resources, Served};
 use crate::error::Result;
 use crate::forward::batch::Batch;
@@ -68,6 +68,10 @@ impl Served for Loaded {
         self.draft.as_ref().map(|draft| &*draft.loaded as &dyn Served)
     }
 
+    fn mtp_head(&self) -> Option<&dyn Served> {
+        self.mtp.as_ref().map(|mtp| mtp as &dyn Served)
+    }
+
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass> {
         let Resources { cache, scratch, stop, .. } = resources;
         #[cfg(test)]
@@ -91,6 +95,55 @@ impl Served for Loaded {
             let pass = self.decoder.forward(context, batch);
             scratch.workspace.adapters = lent;
             pass
+        })?
+    }
+}
+
+/// As a model whose batches have states of the model.
+impl Served for MtpLoaded {
+    fn limits(&self) -> Limits {
+        self.parts.limits
+    }
+
+    fn max_context(&self) -> usize {
+        self.decoder.spec.max_position_embeddings
+    }
+
+    fn vocab_size(&self) -> usize {
+        self.decoder.spec.vocab_size
+    }
+
+    fn hidden_size(&self) -> usize {
+        self.decoder.spec.hidden_size
+    }
+
+    fn longrope_from(&self) -> Option<usize> {
+        None
+    }
+
+    fn drawable(&self) -> &Drawable {
+        &self.drawable
+    }
+
+    fn pool(&self) -> &ThreadPool {
+        self.runtime.pool()
+    }
+
+    fn forward(
+        &self,
+        Resources { cache, scratch, stop, .. }: Resources<'_>,
+        batch: &Batch<'_>,
+    ) -> Result<Pass> {
+        self.runtime.pool().region_until(stop, |region| {
+            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters: None, watcher: None };
+            let context = ForwardContext {
+                ops,
+                cache,
+                scratch,
+                #[cfg(test)]
+                trap: None,
+            };
+            self.parts.head.forward(&self.decoder, context, batch)
         })?
     }
 }

@@ -1,6 +1,6 @@
 //! Which models can guess tokens, and which other one can guess for them.
 
-use super::loaded::DraftLoaded;
+use super::loaded::{DraftLoaded, MtpParts};
 use crate::cache::{KvCache, LayerState};
 use crate::engine::DraftModel;
 use crate::error::{Error, Result};
@@ -12,18 +12,21 @@ const OPTION: &str = "draft_model";
 
 /// What a loaded model is for.
 pub(super) enum Role {
-    /// Requests. Its tokens may be drafted by another one.
-    Requests(Option<DraftLoaded>),
+    /// Requests. Its tokens may be drafted by another one, and by a head of its own.
+    Requests(Option<DraftLoaded>, Option<Box<MtpParts>>),
     /// Drafts.
     Drafts,
 }
 
 impl Role {
-    /// What loading its draft model needs of the budget.
+    /// What loading its drafters needs of the budget.
     pub(super) fn draft_bytes(&self) -> u64 {
         match self {
-            Role::Requests(Some(draft)) => draft.bytes,
-            Role::Requests(None) | Role::Drafts => 0,
+            Role::Requests(draft, mtp) => {
+                let draft = draft.as_ref().map_or(0, |draft| draft.bytes);
+                draft.saturating_add(mtp.as_ref().map_or(0, |mtp| mtp.bytes))
+            }
+            Role::Drafts => 0,
         }
     }
 }

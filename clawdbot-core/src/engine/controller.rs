@@ -6,16 +6,20 @@
 
 use std::time::Duration;
 
+use crate::metrics::MAX_DRAFTS;
+
 /// Most rows of passes whose times are kept; larger ones have no drafts.
 const MAX_ROWS: usize = 128;
 /// How often guesses of each class (see where they come from) are thought to be right before that is known: of n-grams, of a
-/// draft model.
-const PRIORS: [f64; CLASSES] = [0.3, 0.42, 0.54, 0.66, 0.78, 0.9, 0.6, 0.6, 0.6, 0.6];
+/// draft model, of a head for multi-token prediction, which is trained for the first one.
+const PRIORS: [f64; CLASSES] = [0.3, 0.42, 0.54, 0.66, 0.78, 0.9, 0.6, 0.6, 0.6, 0.6, 0.75, 0.55, 0.45, 0.4];
 /// Classes of guesses.
-pub(super) const CLASSES: usize = 10;
-/// The first class of a draft model's.
-pub(super) const OF_MODEL: usize = 6;
-/// What a pass of the draft model is thought to cost before that is known, as a part of the model's.
+const CLASSES: usize = 14;
+/// The first class of each drafter's.
+const OF_DRAFTERS: [usize; Drafter::COUNT] = [6, 10];
+const _: () = assert!(OF_DRAFTERS[1] == OF_DRAFTERS[0] + 1 + MAX_DRAFTS.ilog2() as usize);
+const _: () = assert!(CLASSES == OF_DRAFTERS[1] + 1 + MAX_DRAFTS.ilog2() as usize);
+/// What a pass of a drafter is thought to cost before that is known, as a part of the model's.
 const DRAFT_STEP: f64 = 0.15;
 /// Weight of the latest time in the mean, and what it counts at most, as a multiple of the mean.
 const WEIGHT: f64 = 0.2;
@@ -34,6 +38,25 @@ const PLAIN_AFTER: u32 = 128;
 const MEMORY: (f64, f64) = (50.0, 500.0);
 /// As how many guesses of a request count those of others.
 const OTHERS: f64 = 4.0;
+
+/// What computes guesses, in passes of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Drafter {
+    /// Another model.
+    Model,
+    /// The model's head for multi-token prediction.
+    Mtp,
+}
+
+impl Drafter {
+    pub(super) const COUNT: usize = 2;
+    pub(super) const ALL: [Drafter; Self::COUNT] = [Drafter::Model, Drafter::Mtp];
+
+    /// The class of its guess number `at`.
+    pub(super) fn class(self, at: usize) -> usize {
+        OF_DRAFTERS[self as usize] + (at + 1).ilog2() as usize
+    }
+}
 
 /// How often guesses of each class were right; old ones count less.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,8 +116,8 @@ impl Costs {
 pub(super) struct Prospect {
     /// How likely its guesses are right, each if those before it are.
     pub(super) rates: Vec<f64>,
-    /// Whether each of them takes a pass of the draft model.
-    pub(super) modelled: bool,
+    /// Whose pass each of them takes.
+    pub(super) drafter: Option<Drafter>,
 }
 
 /// Decides how many drafts there are.
@@ -143,13 +166,13 @@ impl Controller {
     }
 
     /// How many drafts each sequence of a pass has. `rows`: those of the pass without drafts, `most`: how many there may be,
-    /// `step`: seconds of a pass of the draft model, if they are known.
+    /// `steps`: seconds of a pass of each drafter, where they are known.
     pub(super) fn choose(
         &mut self,
         prospects: &[Prospect],
         rows: usize,
         most: usize,
-        step: Option<f64>,
+        steps: [Option<f64>; Drafter::COUNT],
     ) -> Vec<usize> {
         let mut counts = vec![0; prospects.len()];
         #[cfg(test)]
@@ -176,27 +199,38 @@ impl Controller {
         if likely.is_empty() || self.costs.0[rows] == 0.0 {
             return counts;
         }
-        let depths = likely.iter().scan(counts.clone(), |depths, (_, index)| {
-            depths[*index] += usize::from(prospects[*index].modelled);
-            Some(depths[*index])
+        let passes = likely.iter().scan(counts.clone(), |depths, (_, index)| {
+            depths[*index] += 1;
+            Some(prospects[*index].drafter.map(|drafter| (drafter, depths[*index])))
         });
-        let depths: Vec<usize> = depths.collect();
-        let count = self.best(&likely, &depths, rows, step);
+        let passes: Vec<Option<(Drafter, usize)>> = passes.collect();
+        let count = self.best(&likely, &passes, rows, steps);
         for (_, index) in &likely[..count] {
             counts[*index] += 1;
         }
         counts
     }
 
-    /// How many of the `likely` drafts there are; `depths`: how many passes of the draft model come before each of them.
-    fn best(&mut self, likely: &[(f64, usize)], depths: &[usize], rows: usize, step: Option<f64>) -> usize {
+    /// How many of the `likely` drafts there are; `passes`: how many passes of which drafter each of them takes.
+    fn best(
+        &mut self,
+        likely: &[(f64, usize)],
+        passes: &[Option<(Drafter, usize)>],
+        rows: usize,
+        steps: [Option<f64>; Drafter::COUNT],
+    ) -> usize {
         let base = self.costs.0[rows];
-        let step = step.map_or(DRAFT_STEP, |step| step / base);
-        let (mut best, mut gain, mut found, mut passes) = (0, LEAST_GAIN, rows as f64, 0);
-        for (index, ((right, _), depth)) in likely.iter().zip(depths).enumerate() {
+        let steps = steps.map(|step| step.map_or(DRAFT_STEP, |step| step / base));
+        let (mut best, mut gain, mut found) = (0, LEAST_GAIN, rows as f64);
+        // Of each drafter; a pass is for all sequences.
+        let mut most = [0; Drafter::COUNT];
+        for (index, ((right, _), passes)) in likely.iter().zip(passes).enumerate() {
             found += right;
-            passes = passes.max(*depth);
-            let cost = self.costs.of(rows + index + 1).unwrap_or(f64::INFINITY) / base + step * passes as f64;
+            if let Some((drafter, passes)) = *passes {
+                most[drafter as usize] = passes.max(most[drafter as usize]);
+            }
+            let drafting: f64 = steps.iter().zip(most).map(|(step, passes)| step * passes as f64).sum();
+            let cost = self.costs.of(rows + index + 1).unwrap_or(f64::INFINITY) / base + drafting;
             if found / rows as f64 / cost > gain {
                 (best, gain) = (index + 1, found / rows as f64 / cost);
             }
@@ -231,7 +265,7 @@ mod tests {
     }
 
     fn of(sequences: &[(f64, usize)]) -> Vec<Prospect> {
-        let prospect = |&(rate, count)| Prospect { rates: vec![rate; count], modelled: false };
+        let prospect = |&(rate, count)| Prospect { rates: vec![rate; count], drafter: None };
         sequences.iter().map(prospect).collect()
     }
 
@@ -257,29 +291,36 @@ mod tests {
         // A further row costs a tenth, or as much as the first.
         let mut cheap = measured(0.9, 0.1, &[1, 16]);
         let mut dear = measured(0.0, 1.0, &[1, 16]);
-        let few = cheap.choose(&doubtful, 1, 15, None)[0];
-        let many = cheap.choose(&sure, 1, 15, None)[0];
+        let few = cheap.choose(&doubtful, 1, 15, [None; 2])[0];
+        let many = cheap.choose(&sure, 1, 15, [None; 2])[0];
         assert!((1..4).contains(&few) && many > 6, "{few} {many}");
         assert_eq!(
-            (dear.choose(&sure, 1, 15, None), dear.choose(&doubtful, 1, 15, None)),
+            (dear.choose(&sure, 1, 15, [None; 2]), dear.choose(&doubtful, 1, 15, [None; 2])),
             (vec![0], vec![0])
         );
         // As many as may be.
-        assert_eq!((cheap.choose(&sure, 1, 2, None), cheap.choose(&sure, 1, 0, None)), (vec![2], vec![0]));
+        assert_eq!(
+            (cheap.choose(&sure, 1, 2, [None; 2]), cheap.choose(&sure, 1, 0, [None; 2])),
+            (vec![2], vec![0])
+        );
         // Nothing is known of such passes.
-        assert_eq!(cheap.choose(&sure, 2, 15, None), [0]);
-        // Passes of a draft model cost as well: drafts end where they are not worth one.
-        let modelled: Vec<Prospect> =
-            sure.into_iter().map(|one| Prospect { modelled: true, ..one }).collect();
-        let fewer = cheap.choose(&modelled, 1, 15, Some(0.2))[0];
-        assert!(fewer > 0 && fewer < many, "{fewer} {many}");
-        assert_eq!(cheap.choose(&modelled, 1, 15, Some(2.0)), [0]);
+        assert_eq!(cheap.choose(&sure, 2, 15, [None; 2]), [0]);
+        // Passes of a drafter cost as well: drafts end where they are not worth one.
+        for (drafter, steps) in
+            Drafter::ALL.into_iter().zip([|step| [Some(step), Some(9.0)], |step| [Some(9.0), Some(step)]])
+        {
+            let drafted: Vec<Prospect> =
+                sure.iter().map(|one| Prospect { drafter: Some(drafter), ..one.clone() }).collect();
+            let fewer = cheap.choose(&drafted, 1, 15, steps(0.2))[0];
+            assert!(fewer > 0 && fewer < many, "{fewer} {many}");
+            assert_eq!(cheap.choose(&drafted, 1, 15, steps(2.0)), [0]);
+        }
     }
 
     #[test]
     fn the_likeliest_come_first() {
         let mut controller = measured(0.9, 0.1, &[3, 18]);
-        let counts = controller.choose(&of(&[(0.9, 4), (0.01, 4), (0.5, 4)]), 3, 15, None);
+        let counts = controller.choose(&of(&[(0.9, 4), (0.01, 4), (0.5, 4)]), 3, 15, [None; 2]);
         assert!(counts[0] > counts[2] && counts[2] > 0 && counts[1] == 0, "{counts:?}");
     }
 
@@ -287,13 +328,13 @@ mod tests {
     fn what_does_not_pay_is_tried_again_now_and_then() {
         let mut controller = measured(0.0, 1.0, &[1, 4]);
         let rates = of(&[(0.5, 15)]);
-        let counts: Vec<usize> = (0..3000).map(|_| controller.choose(&rates, 1, 15, None)[0]).collect();
+        let counts: Vec<usize> = (0..3000).map(|_| controller.choose(&rates, 1, 15, [None; 2])[0]).collect();
         let tried: Vec<usize> = (0..3000).filter(|&pass| counts[pass] > 0).collect();
         assert_eq!(tried[..3], [31, 95, 223]);
         assert!(tried.len() < 12, "{tried:?}");
         // Where it pays, a pass without drafts is measured now and then.
         let mut controller = measured(0.9, 0.1, &[1, 16]);
-        let plain = (0..1000).filter(|_| controller.choose(&rates, 1, 15, None) == [0]).count();
+        let plain = (0..1000).filter(|_| controller.choose(&rates, 1, 15, [None; 2]) == [0]).count();
         assert!((1..10).contains(&plain), "{plain}");
     }
 

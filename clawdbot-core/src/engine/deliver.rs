@@ -27,6 +27,7 @@ impl Engine {
                 sequence.settle(&mut self.cache, share.start);
             }
             let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
+            let states: Vec<&[f32]> = states.by_ref().take(share.states.count).collect();
             let complete = sequence.computed == sequence.tokens.len();
             let total = sequence.tokens.len();
             let Some(job) = sequence.job.as_mut() else { continue };
@@ -34,7 +35,7 @@ impl Engine {
             if let Some(pooler) = &mut job.pooler {
                 let StatePositions { first, count } = share.states;
                 let positions = first..first + count;
-                positions.zip(states.by_ref()).for_each(|(position, state)| pooler.add(position, state));
+                positions.zip(states).for_each(|(position, state)| pooler.add(position, state));
                 if complete {
                     sequence.finish(FinishReason::Length);
                 }

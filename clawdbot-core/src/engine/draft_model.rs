@@ -30,6 +30,18 @@ pub(super) struct Wish<'a> {
     pub(super) most: usize,
 }
 
+impl Wish<'_> {
+    /// A draft after `all`, the tokens and earlier drafts; `None` where none can be drawn.
+    ///
+    /// The token itself is drawn with the same random number: where both models agree, so do the draws.
+    pub(super) fn draw(&self, logits: &mut [f32], drawable: &Drawable, all: &[u32]) -> Option<u32> {
+        let options = Resolved { logprobs: None, ..self.options.clone() };
+        let (prompt, output) = all.split_at(self.prompt_end);
+        let drawn = sample(logits, drawable, &options, &History { prompt, output });
+        drawn.ok().map(|drawn| drawn.id).filter(|id| drawable.has(*id))
+    }
+}
+
 /// The draft model's part of a sequence.
 #[derive(Debug, Default)]
 struct Follower {
@@ -243,11 +255,7 @@ impl DraftModel {
             }
             run.rows = 0;
             let Some(logits) = run.goes_on().then(|| logits.next()).flatten() else { continue };
-            let options = Resolved { logprobs: None, ..run.wish.options.clone() };
-            let (prompt, output) = run.all.split_at(run.wish.prompt_end);
-            // The token itself is drawn with the same random number: where both models agree, so do the draws.
-            let drawn = sample(logits, drawable, &options, &History { prompt, output });
-            let token = drawn.ok().map(|drawn| drawn.id).filter(|id| drawable.has(*id));
+            let token = run.wish.draw(logits, drawable, &run.all);
             run.all.extend(token);
             run.rows = usize::from(token.is_some() && run.goes_on());
         }

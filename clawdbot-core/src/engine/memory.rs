@@ -1,7 +1,6 @@
 //! Which sequences get pages, and which lose them.
 
 use super::Engine;
-use super::draft_model::DraftModel;
 use super::entry::{Entry, Limits, Memory, SequenceId, TURN};
 use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
@@ -28,7 +27,7 @@ impl Engine {
         self.wait_for_prefixes(&mut entries);
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
-        // Pages on their way back are in no pool, and the draft model's are given up where they are missed.
+        // Pages on their way back are in no pool, and what drafters hold is given up where it is missed.
         let more = self.reading_bytes().saturating_add(self.draft_bytes());
         let capacity = self.cache.capacity().saturating_add(more);
         let memory = Memory { capacity, pages: &self.cache, work: self.work };
@@ -155,10 +154,10 @@ impl Engine {
         }
     }
 
-    /// Frees pages that nobody needs now: the draft model's, those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
+    /// Frees pages that nobody needs now: those of drafters, those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
     /// spare them and is not `spared`. Returns whether there were any.
     pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
-        if self.draft.as_mut().is_some_and(DraftModel::release) {
+        if self.drafters.release() {
             return true;
         }
         let mut freed = self.cache.forget_prefix();
@@ -246,7 +245,7 @@ impl Engine {
     pub(super) fn release_ended(&mut self) {
         for (&id, sequence) in &mut self.sequences {
             if sequence.once && !sequence.is_running() {
-                self.draft.iter_mut().for_each(|draft| draft.forget(id));
+                self.drafters.forget(id);
                 self.cache.release_all(&mut sequence.tables);
                 sequence.forget_swapped();
                 sequence.computed = 0;

@@ -8,6 +8,7 @@ mod controller;
 mod costs;
 mod deliver;
 mod draft_model;
+mod drafters;
 mod entry;
 mod grants;
 mod guess;
@@ -15,6 +16,7 @@ mod mailbox;
 mod memory;
 #[cfg(all(test, loom))]
 mod models;
+mod mtp;
 mod ngram;
 mod pacing;
 mod pass;
@@ -42,6 +44,8 @@ mod tests_budget;
 #[cfg(test)]
 mod tests_faults;
 #[cfg(test)]
+mod tests_mtp;
+#[cfg(test)]
 mod tests_served;
 #[cfg(test)]
 mod tests_simulation;
@@ -67,9 +71,11 @@ use crate::runtime::{Budget, SwapSpace};
 use controller::Controller;
 use costs::Costs;
 pub(crate) use draft_model::DraftModel;
+use drafters::Drafters;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
+pub(crate) use mtp::{Mtp, mtp_rows};
 use pacing::Pacing;
 use prefix_swap::PrefixReading;
 use queue::Queue;
@@ -121,7 +127,7 @@ pub(crate) struct Engine {
     sleeper: Option<Arc<dyn Sleeper>>,
     /// The latest step had nothing to compute before pages come back.
     waits: bool,
-    draft: Option<DraftModel>,
+    drafters: Drafters,
     /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
     short: bool,
     /// Test hook, called in every pass.
@@ -157,7 +163,7 @@ impl Engine {
             prefix_readings: Vec::new(),
             sleeper: None,
             waits: false,
-            draft: None,
+            drafters: Drafters::default(),
             short: false,
             #[cfg(test)]
             trap: None,
@@ -220,7 +226,7 @@ impl Engine {
             sequence.forget_swapped();
             self.cache.release_all(&mut sequence.tables);
             self.requests.forget(sequence.charged);
-            self.draft.iter_mut().for_each(|draft| draft.forget(id));
+            self.drafters.forget(id);
         }
         if self.sequences.is_empty() {
             self.cache.trim();
@@ -323,12 +329,17 @@ impl Engine {
 
     /// Takes drafts from another model, too.
     pub(crate) fn draft_from(&mut self, draft: DraftModel) {
-        self.draft = Some(draft);
+        self.drafters.model = Some(draft);
     }
 
-    /// Bytes that the draft model's pages take.
+    /// Takes drafts from the model's own head, too.
+    pub(crate) fn draft_ahead(&mut self, mtp: Mtp) {
+        self.drafters.mtp = Some(mtp);
+    }
+
+    /// Bytes that drafters hold.
     fn draft_bytes(&self) -> u64 {
-        self.draft.as_ref().map_or(0, DraftModel::bytes)
+        self.drafters.bytes()
     }
 
     /// Lets at most so many requests wait to begin.
@@ -402,7 +413,7 @@ impl Engine {
         self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         sequence.tokens.truncate(length);
-        self.draft.iter_mut().for_each(|draft| draft.truncate(id, length));
+        self.drafters.truncate(id, length);
         sequence.tokens.shrink_to_fit();
         if sequence.computed > length {
             sequence.computed = self.cache.truncate(&mut sequence.tables, length);
@@ -424,9 +435,7 @@ impl Engine {
             sequence.forget_swapped();
             sequence.computed = 0;
         }
-        if let Some(draft) = &mut self.draft {
-            draft.release();
-        }
+        self.drafters.release();
         self.stop_prefix_readings();
         self.cache.forget_prefixes();
         self.cache.trim();

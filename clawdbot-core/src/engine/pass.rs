@@ -4,7 +4,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use super::Engine;
-use super::draft_model::DraftModel;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
 use super::served::{Resources, Served};
@@ -59,6 +58,7 @@ impl Engine {
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let pass = || -> Result<Pass> {
             self.add_drafts(model, &mut shares);
+            self.want_states(&mut shares);
             let started = Instant::now();
             self.meter.begin_pass(started);
             let pass = self.forward(model, &shares)?;
@@ -78,6 +78,7 @@ impl Engine {
                 if prompts == 0 {
                     self.controller.measure(rows, ended - started);
                 }
+                self.follow(model, &shares);
             }
             Ok(pass)
         };
@@ -97,7 +98,7 @@ impl Engine {
                 // The panic may have left buffers and cached states half written: drop both. The sequences are computed
                 // again.
                 self.scratch = Scratch::default();
-                self.draft.iter_mut().for_each(DraftModel::reset);
+                self.drafters.reset();
                 let error = panicked(&*panic);
                 for share in &shares {
                     self.discard(share.id);

@@ -40,6 +40,10 @@ pub(crate) trait Served {
     fn draft_model(&self) -> Option<&dyn Served> {
         None
     }
+    /// The model's head for multi-token prediction, if it has one: as a model whose batches have states of this one.
+    fn mtp_head(&self) -> Option<&dyn Served> {
+        None
+    }
     /// Runs `batch` through the model. Leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
     /// hidden states after the final norm in `scratch.states`, `[state_rows, hidden_size]`.
     ///

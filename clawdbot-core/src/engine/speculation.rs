@@ -5,14 +5,14 @@
 //! forgotten. Drafts take rows, logits and memory that nobody else wants: they are the first thing to go.
 
 use super::Engine;
-use super::controller::{CLASSES, Controller, OF_MODEL, Prospect};
-use super::draft_model::{DraftModel, Wish};
-use super::entry::SCORE_ROWS;
+use super::controller::{Controller, Drafter, Prospect};
+use super::draft_model::Wish;
+use super::entry::{SCORE_ROWS, SequenceId};
 use super::guess::Guess;
 use super::ngram;
 use super::sequence::{Job, Sequence};
 use super::served::Served;
-use super::share::Share;
+use super::share::{Share, StatePositions};
 use crate::cancel::Ticket;
 use crate::metrics::MAX_DRAFTS;
 use crate::options::Speculation;
@@ -21,21 +21,14 @@ use crate::options::Speculation;
 #[cfg(test)]
 pub(super) type Guesser = dyn Fn(&[u32], usize) -> Vec<u32> + Send + Sync;
 
-const _: () = assert!(OF_MODEL + (MAX_DRAFTS.ilog2() as usize) < CLASSES);
-
-/// The class of a draft model's guess number `at`.
-fn class_of_model(at: usize) -> usize {
-    OF_MODEL + (at + 1).ilog2() as usize
-}
-
 impl Sequence {
     /// Guesses the next tokens, at most `most` of them.
     fn guess(&mut self, most: usize) {
         let Some(job) = self.job.as_mut() else { return };
         job.guesses.next = match job.options.speculation {
             _ if most == 0 => Vec::new(),
-            // A draft model's come when their number is known.
-            Speculation::None | Speculation::Draft => Vec::new(),
+            // Those of drafters come when their number is known.
+            Speculation::None | Speculation::Draft | Speculation::Mtp => Vec::new(),
             Speculation::Ngram => ngram::look_up(&self.tokens, most),
         };
     }
@@ -95,9 +88,12 @@ impl Engine {
                 self.prospect(model, share, room)
             })
             .collect();
-        let step = self.draft.as_ref().and_then(DraftModel::step);
-        let counts = self.controller.choose(&prospects, rows, most, step);
-        self.draft_by_model(model, shares, &counts);
+        let counts = self.controller.choose(&prospects, rows, most, self.drafters.steps());
+        if self.short {
+            self.drafters.release();
+        } else {
+            Drafter::ALL.into_iter().for_each(|drafter| self.draft(drafter, model, shares, &counts));
+        }
         for (share, count) in shares.iter_mut().zip(counts) {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             let certain = share.start + share.rows;
@@ -125,28 +121,29 @@ impl Engine {
             job.guesses.next = tokens.into_iter().map(|token| Guess { token, class: 0 }).collect();
         }
         let Some(job) = sequence.job.as_ref() else { return Prospect::default() };
-        // What the draft model holds is given up where memory is short.
-        let modelled = job.options.speculation == Speculation::Draft && self.draft.is_some() && !self.short;
+        // What drafters hold is given up where memory is short.
+        let drafter = self.drafters.of(job.options.speculation).filter(|_| !self.short);
         let rate = |class: usize| self.controller.rate(&job.guesses.acceptance, class);
-        let rates = match modelled {
-            true => (0..room).map(|at| rate(class_of_model(at))).collect(),
-            false => job.guesses.next.iter().map(|guess| rate(guess.class)).collect(),
+        let rates = match drafter {
+            Some(drafter) => {
+                let able = self.drafters.can_draft(drafter, share.id, sequence.tokens.len());
+                (0..if able { room } else { 0 }).map(|at| rate(drafter.class(at))).collect()
+            }
+            None => job.guesses.next.iter().map(|guess| rate(guess.class)).collect(),
         };
-        Prospect { rates, modelled }
+        Prospect { rates, drafter }
     }
 
-    /// Lets the draft model guess as many tokens of each share as `counts` says.
-    fn draft_by_model(&mut self, model: &impl Served, shares: &[Share], counts: &[usize]) {
-        let Engine { draft: Some(draft), sequences, .. } = self else { return };
-        let Some(draft_model) = model.draft_model() else { return };
-        if self.short {
-            draft.release();
-            return;
-        }
+    /// Lets `drafter` guess as many tokens of each of its shares as `counts` says.
+    fn draft(&mut self, drafter: Drafter, model: &impl Served, shares: &[Share], counts: &[usize]) {
+        let Engine { drafters, sequences, .. } = self;
         let wishes = shares.iter().zip(counts).filter(|(_, count)| **count > 0);
         let wishes = wishes.filter_map(|(share, &most)| {
             let sequence = sequences.get(&share.id)?;
-            let job = sequence.job.as_ref().filter(|job| job.options.speculation == Speculation::Draft)?;
+            let job = sequence.job.as_ref()?;
+            if drafters.of(job.options.speculation) != Some(drafter) {
+                return None;
+            }
             let (prompt_end, options) = (job.prompt_end, &job.options);
             Some(Wish { id: share.id, tokens: &sequence.tokens, prompt_end, options, most })
         });
@@ -157,18 +154,50 @@ impl Engine {
         let jobs = shares.iter().filter_map(|share| sequences.get(&share.id)?.job.as_ref());
         let tickets: Vec<_> = jobs.map(|job| job.ticket.clone()).collect();
         let stop = || tickets.iter().any(Ticket::is_cancelled);
-        let Ok(found) = draft.draft(draft_model, &wishes, model.drawable(), &stop) else {
-            // It has no memory, or is broken: there are no drafts.
-            draft.release();
-            return;
-        };
+        let found = drafters.draft(drafter, model, &wishes, &stop);
         for (id, tokens) in found {
             let Some(job) = sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) else {
                 continue;
             };
             let guesses = tokens.into_iter().enumerate();
-            job.guesses.next =
-                guesses.map(|(at, token)| Guess { token, class: class_of_model(at) }).collect();
+            job.guesses.next = guesses.map(|(at, token)| Guess { token, class: drafter.class(at) }).collect();
+        }
+    }
+
+    /// Asks a pass for the states that the model's head reads, where they are wanted.
+    pub(super) fn want_states(&mut self, shares: &mut [Share]) {
+        for share in shares.iter_mut().filter(|_| !self.short) {
+            let Some(job) = self.sequences.get(&share.id).and_then(|sequence| sequence.job.as_ref()) else {
+                continue;
+            };
+            let generates = job.pooler.is_none() && job.scores.is_none();
+            if generates && self.drafters.of(job.options.speculation) == Some(Drafter::Mtp) {
+                share.states = StatePositions { first: share.start, count: share.rows };
+            }
+        }
+    }
+
+    /// After a pass: gives its states to the model's head, those of right tokens alone.
+    pub(super) fn follow(&mut self, model: &impl Served, shares: &[Share]) {
+        let Engine { drafters, sequences, scratch, .. } = self;
+        let (Some(mtp), Some(head)) = (&mut drafters.mtp, model.mtp_head()) else { return };
+        let width = model.hidden_size();
+        let mut states = &scratch.states[..];
+        for share in shares.iter().filter(|share| share.states.count > 0) {
+            let Some((own, rest)) = states.split_at_checked(share.states.count * width) else { return };
+            states = rest;
+            let Some(sequence) = sequences.get(&share.id) else { continue };
+            let generates = sequence.job.as_ref().is_some_and(|job| job.pooler.is_none());
+            if generates && (sequence.is_running() || !sequence.once) {
+                let rows = sequence.computed.saturating_sub(share.start).min(share.states.count);
+                mtp.follow(share.id, share.start, &own[..rows * width]);
+            }
+        }
+        let sequences = &*sequences;
+        let tokens = |id: SequenceId| sequences.get(&id).map(|sequence| sequence.tokens.as_slice());
+        if mtp.catch_up(head, tokens).is_err() {
+            // It has no memory, or is broken: there are no drafts.
+            mtp.release();
         }
     }
 

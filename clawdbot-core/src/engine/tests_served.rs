@@ -37,6 +37,13 @@ pub(super) struct Fake {
     pub(super) differs: Option<u32>,
     /// All passes fail.
     pub(super) fails: bool,
+    /// Its head for multi-token prediction, which reads states.
+    pub(super) head: Option<Box<Fake>>,
+}
+
+/// The state at a position, which says what the token there is.
+fn state(token: u32, position: usize) -> f32 {
+    (position * 64 + token as usize) as f32
 }
 
 impl Fake {
@@ -49,6 +56,7 @@ impl Fake {
             draft: None,
             differs: None,
             fails: false,
+            head: None,
         }
     }
 }
@@ -78,17 +86,35 @@ impl Served for Fake {
     fn draft_model(&self) -> Option<&dyn Served> {
         self.draft.as_deref().map(|draft| draft as &dyn Served)
     }
+    fn mtp_head(&self) -> Option<&dyn Served> {
+        self.head.as_deref().map(|head| head as &dyn Served)
+    }
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass> {
         self.passes.lock().unwrap().push((batch.rows(), batch.sequences.len()));
         if self.fails || batch.tokens.contains(&REFUSED) {
             return Err(Error::new(ErrorKind::OutOfBudget, "refused"));
+        }
+        // A head sees the token after that of a state, and is asked for the one after that.
+        let position = |row: usize| match batch.given_states.get(row) {
+            Some(given) => *given as usize / 64 + 1,
+            None => batch.positions[row],
+        };
+        let mut first = 0;
+        for sequence in &batch.sequences {
+            let rows = first..first + sequence.rows;
+            assert!(rows.clone().all(|row| position(row) == position(first) + row - first));
+            first = rows.end;
+        }
+        resources.scratch.states.reserve(batch.state_rows.len())?;
+        for (&row, given) in batch.state_rows.iter().zip(resources.scratch.states.iter_mut()) {
+            *given = state(batch.tokens[row], position(row));
         }
         let logits = &mut resources.scratch.logits;
         logits.reserve(batch.logits_rows.len() * VOCAB)?;
         for (&row, logits) in batch.logits_rows.iter().zip(logits.chunks_exact_mut(VOCAB)) {
             let token = batch.tokens[row];
             logits.fill(if token == BROKEN { f32::NAN } else { 0.0 });
-            let next = following(token, batch.positions[row]);
+            let next = following(token, position(row));
             let other = self.differs.is_some_and(|differs| token.is_multiple_of(differs));
             logits[(next + u32::from(other)) as usize % 48] += 1.0;
         }

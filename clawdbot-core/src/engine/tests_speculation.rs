@@ -69,7 +69,7 @@ proptest! {
     }
 }
 
-fn done(engine: &mut Engine, id: SequenceId, ticket: &Ticket) -> Completion {
+pub(super) fn done(engine: &mut Engine, id: SequenceId, ticket: &Ticket) -> Completion {
     let mailbox = &engine.job(id, ticket).unwrap().mailbox;
     match std::iter::from_fn(|| mailbox.take()).last().unwrap().unwrap() {
         Event::Done(done) => *done,
@@ -141,17 +141,17 @@ fn a_request_that_is_cancelled_leaves_nothing() {
     assert_eq!(engine.cache.usage().0, 0);
 }
 
-fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
+pub(super) fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(2) };
     Runtime::new(&runtime).unwrap().load(source, options).unwrap()
 }
 
-fn prompt(salt: usize) -> Vec<u32> {
+pub(super) fn prompt(salt: usize) -> Vec<u32> {
     (0..20 + salt * 29 % 60).map(|i| 3 + ((i * 37 + salt * 101) % 400) as u32).collect()
 }
 
 /// Ways to generate. The third one draws, and looks at all that came before.
-fn ways() -> [GenerateOptions; 4] {
+pub(super) fn ways() -> [GenerateOptions; 4] {
     let base = GenerateOptions::default().ignore_eos(true).max_tokens(45_u32).logprobs(2_u32);
     let sampled = base.clone().temperature(0.9).top_p(0.95).seed(7_u64);
     [
@@ -163,13 +163,13 @@ fn ways() -> [GenerateOptions; 4] {
 }
 
 /// Text, tokens, reason, and the bits of the log-probabilities.
-fn bits(done: &Completion) -> (String, Vec<u32>, FinishReason, Vec<u32>) {
+pub(super) fn bits(done: &Completion) -> (String, Vec<u32>, FinishReason, Vec<u32>) {
     let all = done.logprobs.iter().flatten().flat_map(|entry| &entry.top);
     let logprobs = all.map(|top| top.logprob.to_bits()).collect();
     (done.text.clone(), done.token_ids.clone(), done.finish_reason, logprobs)
 }
 
-fn batch(model: &Model, prompts: &[Vec<u32>], options: &GenerateOptions) -> Vec<Completion> {
+pub(super) fn batch(model: &Model, prompts: &[Vec<u32>], options: &GenerateOptions) -> Vec<Completion> {
     let prompts = prompts.iter().map(|prompt| Prompt::Tokens(prompt.clone())).collect();
     model.generate_batch(prompts, options).into_iter().map(Result::unwrap).collect()
 }
@@ -294,7 +294,7 @@ fn sessions_go_on_after_drafts() {
     }
 }
 
-fn with_draft_model(budget: &Budget) -> Engine {
+pub(super) fn with_draft_model(budget: &Budget) -> Engine {
     let state = LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 };
     let cache = || KvCache::new(KvType::F32, &[state], budget).unwrap();
     let mut engine = Engine::new(cache(), 0, budget, Meter::default());

@@ -363,7 +363,7 @@ fn copies_and_snapshots_do_not_take_each_others_memory_for_ever() {
 /// Prompts that were given up for others, longer than memory has room for together, begin where they ended.
 #[test]
 fn prefixes_come_back() {
-    let mut bench = bench_that_keeps(1 << 30, 20, 64, 64 << 20);
+    let mut bench = bench_that_keeps(1 << 30, 20, 200, 64 << 20);
     let lists: Vec<Vec<u32>> = (0..6).map(|salt| prompt(64 * 4 + 10, salt)).collect();
     lists.iter().for_each(|tokens| assert_eq!(bench.ask(tokens).usage.cached_tokens, 0));
     let before = bench.metrics();

@@ -21,6 +21,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) token_types: Vec<u32>,
     /// Rows of sequences with an adapter, ascending.
     pub(crate) adapters: Vec<AdapterRows<'a>>,
+    /// `[rows, hidden_size]`, for a head for multi-token prediction: the state of each row; empty: for other models.
+    pub(crate) given_states: &'a [f32],
 }
 
 /// One sequence's share of a batch: consecutive rows at consecutive positions.
@@ -43,6 +45,7 @@ impl<'a> Batch<'a> {
             state_rows: Vec::new(),
             token_types: Vec::new(),
             adapters: Vec::new(),
+            given_states: &[],
         }
     }
 

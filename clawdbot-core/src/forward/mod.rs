@@ -9,6 +9,7 @@ pub(crate) mod layer_inputs;
 pub(crate) mod linear;
 pub(crate) mod mixers;
 pub(crate) mod moe;
+pub(crate) mod mtp;
 pub(crate) mod ops;
 pub(crate) mod pooling;
 pub(crate) mod recurrence;

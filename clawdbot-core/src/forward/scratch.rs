@@ -21,6 +21,8 @@ pub(crate) struct Scratch<M: Memory = Host> {
     pub(crate) mlp: MlpScratch<M>,
     pub(crate) moe: MoeScratch<M>,
     pub(crate) inputs: InputScratch<M>,
+    /// `[T, 2 * hidden_size]`: embeddings and states, of a head for multi-token prediction alone
+    pub(crate) joined: M::Rows,
     /// For each rotation `[T, rotary_dim / 2]` of cos, then as many of sin; on the host
     pub(crate) rope: AlignedBuf<f32>,
     /// `[rows of states, hidden_size]`: hidden states after the last norm, of the requested rows
@@ -59,6 +61,7 @@ impl<M: Memory> Default for Scratch<M> {
                 gates: M::Rows::default(),
                 gated: M::Rows::default(),
             },
+            joined: M::Rows::default(),
             rope: AlignedBuf::default(),
             states: M::Rows::default(),
             last: M::Rows::default(),

@@ -20,9 +20,11 @@ use crate::forward::layer_inputs::{LayerInput, LayerInputs};
 use crate::forward::linear::{GatedMlp, InputTables, Linear};
 use crate::forward::mixers::{Mixer, ReadWeights};
 use crate::forward::moe::{MoeWeights, ParallelMlpWeights};
+use crate::forward::mtp::MtpHead;
 use crate::forward::ops::LayerRef;
 use crate::options::WeightType;
 use crate::spec::DecoderSpec;
+use crate::spec::mtp::{MtpNames, MtpSpec};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{
     DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
@@ -100,6 +102,21 @@ impl Builder<'_> {
         Ok((norm, self.matrices(&Joined::rows([names.head()]))?))
     }
 
+    /// A head for multi-token prediction.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn mtp(&mut self, MtpSpec { layer: spec }: MtpSpec, names: &MtpNames) -> Result<MtpHead> {
+        self.total = names.packed_matrices().iter().map(Joined::weights).sum();
+        Ok(MtpHead {
+            norms: [self.gains(&names.embedding_norm)?, self.gains(&names.state_norm)?],
+            fc: self.linear(std::slice::from_ref(&names.fc))?,
+            layer: self.layer(&spec, 0, &names.layer)?,
+            norm: self.gains(&names.norm)?,
+            spec,
+        })
+    }
+
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
         let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
         let weight = self.float_matrix(&self.vector(&names.weight)?, n)?;
@@ -112,10 +129,13 @@ impl Builder<'_> {
 
     /// Gains, with the biases after them if there are any.
     fn norm(&self, names: Option<&NormNames>) -> Result<Option<Vec<f32>>> {
-        let Some(NormNames { gains, bias }) = names else { return Ok(None) };
+        names.map(|names| self.gains(names)).transpose()
+    }
+
+    fn gains(&self, NormNames { gains, bias }: &NormNames) -> Result<Vec<f32>> {
         let mut norm = self.vector(gains)?;
         norm.extend(self.optional(bias.as_ref())?.unwrap_or_default());
-        Ok(Some(norm))
+        Ok(norm)
     }
 
     fn layer_inputs(&mut self, names: &LayerInputsNames) -> Result<LayerInputs> {

@@ -10,7 +10,7 @@ use super::quantization::FileWeights;
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::packing::Joined;
-use crate::spec::tensors::{LM_HEAD, PartStorage, TensorNames};
+use crate::spec::tensors::{LM_HEAD, MatrixName, PartStorage, TensorNames, VectorName};
 use crate::weights::{Dtype, ExpectedMatrix, ExpectedVector, PackedFile, SCALES_SUFFIX};
 
 /// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and besides
@@ -42,10 +42,31 @@ pub(crate) fn check_packed<'a>(
 /// # Errors
 /// As `WeightSource::matrix`.
 pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<Vec<String>> {
-    let weights = &files.source;
     let names = spec.tensors();
+    let used = used_tensors(names.matrices(), names.vectors(), files)?;
+    let harmless = |name: &str| {
+        // Frequencies follow from the configuration; a copy of the tied embedding is what it is tied to.
+        let tied = spec.tie_word_embeddings && name.strip_suffix(SCALES_SUFFIX).unwrap_or(name) == LM_HEAD;
+        // An encoder's head for its training, and its numbers of positions.
+        let idle = spec.bidirectional && (name.starts_with("pooler.") || name == "embeddings.position_ids");
+        tied || idle || name.ends_with(".rotary_emb.inv_freq")
+    };
+    let names = files.source.names();
+    Ok(names.filter(|name| !used.contains(*name) && !harmless(name)).map(str::to_owned).collect())
+}
+
+/// Checks tensors, as [`check_tensors`]. Returns the names of those in the files that they are made of.
+///
+/// # Errors
+/// As `WeightSource::matrix`.
+pub(crate) fn used_tensors<'a>(
+    matrices: impl Iterator<Item = &'a MatrixName>,
+    vectors: impl Iterator<Item = &'a VectorName>,
+    files: &FileWeights,
+) -> Result<HashSet<String>> {
+    let weights = &files.source;
     let mut used: HashSet<String> = HashSet::new();
-    for matrix in names.matrices() {
+    for matrix in matrices {
         if let Some(part) = matrix.part.as_ref().filter(|part| part.storage == PartStorage::Mxfp4) {
             used.extend(mxfp4::check(part, weights)?);
             continue;
@@ -67,7 +88,7 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<V
             used.insert(format!("{name}{SCALES_SUFFIX}"));
         }
     }
-    for vector in names.vectors() {
+    for vector in vectors {
         let (name, shape) = match &vector.part {
             Some(part) => (&part.tensor, part.shape.as_slice()),
             None => (&vector.name, &[vector.len][..]),
@@ -77,12 +98,5 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<V
         }
         used.insert(name.clone());
     }
-    let harmless = |name: &str| {
-        // Frequencies follow from the configuration; a copy of the tied embedding is what it is tied to.
-        let tied = spec.tie_word_embeddings && name.strip_suffix(SCALES_SUFFIX).unwrap_or(name) == LM_HEAD;
-        // An encoder's head for its training, and its numbers of positions.
-        let idle = spec.bidirectional && (name.starts_with("pooler.") || name == "embeddings.position_ids");
-        tied || idle || name.ends_with(".rotary_emb.inv_freq")
-    };
-    Ok(weights.names().filter(|name| !used.contains(*name) && !harmless(name)).map(str::to_owned).collect())
+    Ok(used)
 }

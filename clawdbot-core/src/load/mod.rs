@@ -8,6 +8,7 @@ pub(crate) mod fingerprint;
 pub(crate) mod formats;
 pub(crate) mod gguf;
 pub(crate) mod load_cache;
+pub(crate) mod mtp;
 pub(crate) mod mxfp4;
 pub(crate) mod name_pattern;
 pub(crate) mod open;

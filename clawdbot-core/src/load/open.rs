@@ -9,6 +9,7 @@ use clawdbot_kernels::PackedMatrix;
 use super::adapter::MergedAdapters;
 use super::check::check_packed;
 use super::gguf::GgufWeights;
+use super::mtp;
 use super::quantization::{FileWeights, parse_quantization, parse_spec};
 use super::shapes;
 use super::source::{Description, Opened, Source, file_names};
@@ -140,6 +141,7 @@ impl Opened {
         let Description { config, spec, embedding, .. } = &mut description;
         stored.source.rename(&spec.embedding_tensor())?;
         untie(spec, &mut stored, config)?;
+        mtp::name_as_others(&mut stored, spec)?;
         if let ModelFiles::Dir(dir) = &files {
             for folder in &embedding.folders {
                 stored.source.add_dir(&dir.join(folder), &format!("{folder}."))?;

@@ -87,6 +87,8 @@ pub enum Speculation {
     Ngram,
     /// By the model that `draft_model` names.
     Draft,
+    /// By the model's own head for multi-token prediction.
+    Mtp,
 }
 
 /// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
@@ -197,7 +199,7 @@ impl OptionValue for Cache {
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(ReferenceType: F32 = "f32", Bf16 = "bf16", None = "none");
 names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
-names!(Speculation: None = "none", Ngram = "ngram", Draft = "draft");
+names!(Speculation: None = "none", Ngram = "ngram", Draft = "draft", Mtp = "mtp");
 names!(Driver: Caller = "caller", Thread = "thread");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
@@ -254,8 +256,8 @@ options! {
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
         /// Directory for a file of what is kept so: written when the model is closed, read when it is loaded again.
         prefix_cache_dir: Option<PathBuf> = None, "what is kept goes with the model";
-        /// How tokens are guessed before they are computed: `ngram`, as what followed when the last tokens occurred before; `draft`, by
-        /// the `draft_model`. Changes speed, not results.
+        /// How tokens are guessed before they are computed: `ngram`, as what followed the last tokens before; `draft`, by the
+        /// `draft_model`; `mtp`, by the model's own head. Changes speed, not results.
         speculation: Speculation = Speculation::None, "none";
         /// A smaller model with the same tokens, loaded to guess them: a directory, GGUF or packed file.
         draft_model: Option<PathBuf> = None, "none";

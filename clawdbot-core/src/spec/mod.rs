@@ -13,6 +13,7 @@ mod heads;
 mod layer;
 pub(crate) mod mixers;
 mod moe;
+pub(crate) mod mtp;
 pub(crate) mod names;
 mod naming;
 pub(crate) mod packing;

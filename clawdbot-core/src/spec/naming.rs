@@ -56,7 +56,8 @@ impl DecoderSpec {
         format!("{}.weight", self.names.embedding)
     }
 
-    fn layer_tensors(&self, layer: usize) -> LayerNames {
+    /// Names and shapes of the tensors of layer `layer`.
+    pub(super) fn layer_tensors(&self, layer: usize) -> LayerNames {
         let prefix = format!("{}.{layer}", self.names.layers);
         let norm = |module: Option<&str>| {
             module.map(|module| self.stream_norm(&format!("{prefix}.{module}"), self.hidden_size))
@@ -106,7 +107,7 @@ impl DecoderSpec {
     }
 
     /// A norm of the residual stream's kind.
-    fn stream_norm(&self, module: &str, len: usize) -> NormNames {
+    pub(super) fn stream_norm(&self, module: &str, len: usize) -> NormNames {
         let bias = self.norm == NormKind::Layer { bias: true };
         NormNames {
             gains: VectorName::new(format!("{module}.weight"), len, self.norm.offset()),
@@ -195,7 +196,7 @@ impl DecoderSpec {
         let first = self.layers.iter().position(|layer| layer.moe);
         if let (Some(moe), Some(layer)) = (&mut self.moe, first)
             && moe.storage == ExpertStorage::Separate
-            && stored(&format!("model.layers.{layer}.{tensor}"))
+            && stored(&format!("{}.{layer}.{tensor}", self.names.layers))
         {
             moe.storage = ExpertStorage::JoinedRows;
         }

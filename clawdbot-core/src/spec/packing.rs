@@ -83,7 +83,7 @@ impl LayerNames {
     }
 
     /// Norms, biases, and other vectors that stay in f32.
-    fn vectors(&self) -> Vec<&VectorName> {
+    pub(super) fn vectors(&self) -> Vec<&VectorName> {
         let first = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.attention_sum_norm);
         let norms = first.chain(&self.mlp_norm).chain(&self.mlp_out_norm).chain(&self.mlp_sum_norm);
         let mut vectors: Vec<&VectorName> = norms.flat_map(NormNames::vectors).collect();

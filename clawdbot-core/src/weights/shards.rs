@@ -287,6 +287,24 @@ impl WeightSource {
         }
     }
 
+    /// Renames the tensors for which `rename` has another name.
+    ///
+    /// # Errors
+    /// `InvalidModel` where two tensors would have the same name.
+    pub(crate) fn rename_some(&mut self, rename: impl Fn(&str) -> Option<String>) -> Result<()> {
+        let before = self.index.len();
+        let old = std::mem::take(&mut self.index).into_iter();
+        self.index = old.map(|(name, place)| (rename(&name).unwrap_or(name), place)).collect();
+        match self.index.len() == before {
+            true => Ok(()),
+            false => {
+                let message =
+                    format!("{}: expected tensors with different names, found one twice", self.name);
+                Err(Error::invalid_model(message))
+            }
+        }
+    }
+
     /// Adds the tensors of `model.safetensors` in `dir`, with `prefix` before their names.
     ///
     /// # Errors

@@ -34,6 +34,7 @@ pub mod child {
 }
 
 pub mod load;
+pub mod mtp;
 mod skipped;
 
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::loaded::Loaded;
+use super::mtp::check_mtp_loaded;
 use crate::cancel::{CancelHandle, Ticket};
 use crate::engine::{Job, JobText};
 use crate::error::{Error, ErrorKind, Result};
@@ -183,6 +184,7 @@ impl Session {
         )?;
         check_min_tokens(options, &resolved)?;
         check_draft_model(loaded, &resolved)?;
+        check_mtp_loaded(resolved.speculation, loaded.mtp.is_some())?;
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),

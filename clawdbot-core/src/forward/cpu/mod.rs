@@ -189,6 +189,22 @@ impl Ops for Cpu<'_> {
         });
     }
 
+    fn join_states(
+        &self,
+        x: &Values,
+        batch: &Batch<'_>,
+        norms: [Norm<'_>; 2],
+        width: usize,
+        out: &mut Values,
+    ) {
+        self.by_rows(&mut out[..2 * batch.rows() * width], 2 * width, |row, out| {
+            let halves = [&x[..], batch.given_states].map(|values| &values[row * width..][..width]);
+            for ((half, norm), out) in halves.into_iter().zip(norms).zip(out.chunks_exact_mut(width)) {
+                row_ops::norm_row(self.kernels, norm, half, out);
+            }
+        });
+    }
+
     fn add_scaled(&self, y: &Values, factor: f32, shape: Shape, x: &mut Values) {
         self.by_rows(&mut x[..shape.len()], shape.width, |row, x| {
             self.kernels.add_scaled(&y[row * shape.width..][..shape.width], factor, x);

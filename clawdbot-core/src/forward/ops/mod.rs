@@ -111,6 +111,15 @@ pub(crate) trait Ops: Sized {
         width: usize,
         out: &mut Rows<Self>,
     );
+    /// `out = [norm(x), norm(state)]` with the states of `batch`: rows of twice `width`.
+    fn join_states(
+        &self,
+        x: &Rows<Self>,
+        batch: &Batch<'_>,
+        norms: [Norm<'_>; 2],
+        width: usize,
+        out: &mut Rows<Self>,
+    );
     /// `x += factor * y`
     fn add_scaled(&self, y: &Rows<Self>, factor: f32, shape: Shape, x: &mut Rows<Self>);
     /// `x = cap * tanh(factor * x / cap)`; without a cap `factor * x`.
