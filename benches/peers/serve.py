@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--loads", metavar="TEXT|TEXT", help="loads, likewise")
     parser.add_argument("--quick", action="store_true", help="one round of small loads, to see that everything runs")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "target" / "peers")
+    parser.add_argument("--no-build", action="store_true", help="use this tree's package as the run before has built it")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything measured here, after each load")
     parser.add_argument("--show", type=pathlib.Path, metavar="FILE", help="print the tables of such a file, and measure nothing")
     parser.add_argument("--list", action="store_true", help="say what is measured")
@@ -159,7 +160,8 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     names = list(dict.fromkeys(engine.name for engine in engines))
     python = environment(args.work, names, say)
-    wheel(args.work, python)
+    if not args.no_build:
+        wheel(args.work, python)
     model = re.search("model name.*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     version = output_of(["git", "-C", ROOT, "describe", "--always", "--dirty"]).strip()
     results = {

@@ -4,7 +4,6 @@
 //! the end of its own. Those used longest ago go when there is no room.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -136,9 +135,8 @@ impl StoredNodes {
             }
         };
         let started = Instant::now();
-        let parts =
-            data.filter_map(|(group, page)| group.pool.page(page)).flat_map(|page| PageData::bytes(page));
-        let written = parts.map(|part| writer.write(part)).collect::<io::Result<()>>();
+        let mut parts = data.filter_map(|(group, page)| group.pool.page(page)).flat_map(PageData::bytes);
+        let written = parts.try_for_each(|part| writer.write(part));
         match written.and_then(|()| writer.finish()) {
             Ok(extent) => {
                 self.report.nodes += 1;

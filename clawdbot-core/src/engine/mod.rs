@@ -46,6 +46,8 @@ mod tests_faults;
 #[cfg(test)]
 mod tests_mtp;
 #[cfg(test)]
+mod tests_prefix_swap;
+#[cfg(test)]
 mod tests_served;
 #[cfg(test)]
 mod tests_simulation;
