@@ -17,7 +17,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::prefix_key::{Key, Root, key_of};
 use super::{Group, KvCache, PageId, PageTables, StateTable};
-use crate::runtime::Reservation;
+use crate::runtime::{Budget, Reservation};
 
 /// Bytes of a node apart from its pages: its tokens, and its places in maps.
 pub(super) const NODE_BYTES: u64 = 8 * PAGE_TOKENS as u64 + 256;
@@ -276,7 +276,7 @@ impl KvCache {
         if !self.fit_node(parent, bytes) {
             return None;
         }
-        let reservation = self.budget.reserve_growing(NODE_BYTES, "an entry of the prefix cache").ok()?;
+        let reservation = self.reserve_entry(parent)?;
         let groups = self.groups.iter_mut().zip(&own);
         let pages = groups.map(|(group, page)| page.map(|page| group.pool.share(page))).collect();
         Some(self.prefixes.as_mut()?.add(parent, root, tokens, Added { pages, bytes, reservation }))
@@ -292,6 +292,23 @@ impl KvCache {
             }
         }
         true
+    }
+
+    /// Memory for an entry. Nodes make room for it, but not `spared`.
+    pub(super) fn reserve_entry(&mut self, spared: Option<NodeId>) -> Option<Reservation> {
+        let reserve =
+            |budget: &Budget| budget.reserve_growing(NODE_BYTES, "an entry of the prefix cache").ok();
+        loop {
+            if let Some(reservation) = reserve(&self.budget) {
+                return Some(reservation);
+            }
+            // What nodes have given back is in reserve.
+            self.trim_reserve();
+            let reserved = reserve(&self.budget);
+            if reserved.is_some() || !self.forget(spared) {
+                return reserved;
+            }
+        }
     }
 
     /// Gives back pages that only the index holds, of the node that was used longest ago, but not `spared`. Returns whether

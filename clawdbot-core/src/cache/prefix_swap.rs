@@ -125,7 +125,7 @@ impl KvCache {
         for key in keys {
             let opened = self.stored.as_mut().and_then(|stored| stored.open(&key));
             let Some((extent, there)) = opened else { break };
-            let Some(reservation) = self.reserve_entry() else { break };
+            let Some(reservation) = self.reserve_entry(None) else { break };
             let pages: Option<Vec<Option<Page>>> = there
                 .into_iter()
                 .enumerate()
@@ -139,18 +139,6 @@ impl KvCache {
         }
         let end = (known + nodes.len()) * PAGE_TOKENS;
         (!nodes.is_empty()).then(|| LooseNodes { root, tokens: tokens[..end].to_vec(), nodes, sound: 0 })
-    }
-
-    /// Memory for an entry, for which other nodes make room.
-    fn reserve_entry(&mut self) -> Option<Reservation> {
-        loop {
-            // What nodes have given back is in reserve.
-            self.trim_reserve();
-            let reserved = self.budget.reserve_growing(NODE_BYTES, "an entry of the prefix cache").ok();
-            if reserved.is_some() || !self.forget_prefix() {
-                return reserved;
-            }
-        }
     }
 
     /// Adds nodes that were read to the index. Returns how many were as they were written, and whether all were.
