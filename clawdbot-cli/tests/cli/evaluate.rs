@@ -76,7 +76,8 @@ fn a_report_that_cannot_be_stored_is_printed() {
     let dir = empty_dir("not-stored");
     // A name that leaves no room for that of the file which is written first.
     let (file, long) = (dir.join("m"), dir.join("m".repeat(250)));
-    run(&["pack", "builtin", file.to_str().unwrap(), "--weights", "int4"]).text();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/assets/builtin");
+    run(&["pack", source.to_str().unwrap(), file.to_str().unwrap(), "--weights", "int4"]).text();
     std::fs::rename(&file, &long).unwrap();
     let long = long.to_str().unwrap();
     for json in [&["--json"][..], &[]] {
