@@ -1,7 +1,7 @@
 //! Models of the pool: loom runs the code of this module in every order of its atomic operations, with every value that
 //! the memory model lets a load return, and fails at data races, deadlocks (lost wake-ups) and broken assertions.
 //!
-//! `cargo xtask loom` runs them. `LOOM_MAX_PREEMPTIONS` bounds how often a thread is interrupted where it could go on.
+//! `cargo xtask models` runs them. `LOOM_MAX_PREEMPTIONS` bounds how often a thread is interrupted where it could go on.
 
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicUsize;
