@@ -85,7 +85,8 @@ fn a_report_that_cannot_be_stored_is_printed() {
         assert_ne!(ended.code, Some(0), "{}", ended.stderr);
         let expected = if json.is_empty() { "\nperplexity   " } else { "\"perplexity\":" };
         assert!(ended.stdout.contains(expected), "{}", ended.stdout);
-        assert!(!ended.stderr.is_empty());
+        let told = if json.is_empty() { &ended.stderr } else { &ended.stdout };
+        assert!(told.contains(if json.is_empty() { "error: " } else { "{\"error\":" }), "{told}");
     }
 }
 
