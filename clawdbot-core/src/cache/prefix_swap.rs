@@ -149,15 +149,15 @@ impl KvCache {
             stored.remove(&bad.key);
         }
         let first = tokens.len() / PAGE_TOKENS - nodes.len();
-        let pages = tokens.as_chunks::<PAGE_TOKENS>().0.iter().enumerate().skip(first);
-        for (node, (at, page)) in nodes.into_iter().take(sound).zip(pages) {
-            // Another one may have computed it meanwhile, and what comes before it may be gone.
-            let (parent, _, known) = self.known(root, &tokens[..(at + 1) * PAGE_TOKENS]);
-            if known > at {
-                continue;
-            }
-            if known < at || !self.add_node(parent, root, page, node) {
-                break;
+        let (mut parent, _, known) = self.known(root, &tokens);
+        // What comes before them may be gone, and others may have computed some meanwhile.
+        if known >= first {
+            let pages = tokens.as_chunks::<PAGE_TOKENS>().0.iter().skip(first);
+            for (node, page) in nodes.into_iter().take(sound).zip(pages).skip(known - first) {
+                parent = self.add_node(parent, root, page, node);
+                if parent.is_none() {
+                    break;
+                }
             }
         }
         // Also those before them: a node is never used without them.
@@ -168,16 +168,21 @@ impl KvCache {
         (sound, all)
     }
 
-    fn add_node(&mut self, parent: Option<NodeId>, root: Root, tokens: &[u32], node: LooseNode) -> bool {
+    /// Adds a node below `parent`, which stays; none without room.
+    fn add_node(
+        &mut self,
+        parent: Option<NodeId>,
+        root: Root,
+        tokens: &[u32],
+        node: LooseNode,
+    ) -> Option<NodeId> {
         let bytes = node.extent.bytes() + NODE_BYTES;
         if !self.fit_node(parent, bytes) {
-            return false;
+            return None;
         }
         let groups = self.groups.iter_mut().zip(node.pages);
         let pages = groups.map(|(group, page)| page.map(|page| group.pool.put(page))).collect();
         let added = Added { pages, bytes, reservation: node.reservation };
-        let Some(prefixes) = self.prefixes.as_mut() else { return false };
-        prefixes.add(parent, root, tokens, added);
-        true
+        Some(self.prefixes.as_mut()?.add(parent, root, tokens, added))
     }
 }

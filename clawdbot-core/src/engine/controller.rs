@@ -211,7 +211,7 @@ impl Controller {
         counts
     }
 
-    /// How many of the `likely` drafts there are; `passes`: how many passes of which drafter each of them takes.
+    /// How many of the drafts in `likely` pay. `passes`: how many passes each draft takes, and of which drafter.
     fn best(
         &mut self,
         likely: &[(f64, usize)],

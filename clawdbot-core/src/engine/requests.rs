@@ -9,7 +9,7 @@ const BYTES_PER_SEQUENCE: u64 = 16 << 10;
 /// Further bytes are reserved in steps of this size.
 const STEP: u64 = 64 << 10;
 
-/// Bytes that loading a model reserves for requests, `max_batch` of which are computed together.
+/// Bytes that loading a model reserves for requests. A pass computes at most `max_batch` of them.
 pub(crate) fn reserved_bytes(max_batch: u32) -> u64 {
     BYTES_PER_SEQUENCE * u64::from(max_batch)
 }
