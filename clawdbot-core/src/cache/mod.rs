@@ -20,6 +20,7 @@ mod prefix_image;
 mod prefix_key;
 mod prefix_store;
 mod prefix_swap;
+mod prefix_tail;
 mod room;
 mod sharing;
 mod states;

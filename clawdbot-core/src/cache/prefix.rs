@@ -3,7 +3,8 @@
 //!
 //! A *node* stands for a page full of tokens after all those of its parents, and holds its pages, one for each group. Keys
 //! and values depend on nothing but the tokens up to their own and on what a [`Root`] says, so the pages of a node are those
-//! that any sequence with the same tokens would compute, bit for bit.
+//! that any sequence with the same tokens would compute, bit for bit. Pages that are not full, and those of which a sequence
+//! has the first tokens alone: see `prefix_tail`.
 //!
 //! Of recurrent layers, a node holds the state after its last token, if a pass took a snapshot there: at the last end of a page
 //! in each pass over several tokens, or where the tokens part from those that are known, so that the next sequence which
@@ -11,7 +12,7 @@
 //!
 //! Nodes without children go first when memory is needed, those used longest ago first.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
@@ -25,14 +26,17 @@ pub(super) const NODE_BYTES: u64 = 8 * PAGE_TOKENS as u64 + 256;
 /// Number of a node; never used again.
 pub(super) type NodeId = u64;
 
-/// A page of tokens and its cache.
+/// The nodes after a node, by their tokens.
+pub(super) type Children = BTreeMap<Box<[u32]>, NodeId>;
+
+/// A page of tokens, or fewer, and its cache.
 #[derive(Debug)]
 pub(super) struct Node {
     /// None below a root.
     pub(super) parent: Option<NodeId>,
     pub(super) root: Root,
     pub(super) tokens: Box<[u32]>,
-    pub(super) children: HashMap<Box<[u32]>, NodeId>,
+    pub(super) children: Children,
     /// One for each group; `None`: no query after the node reads it, or no state was kept.
     pub(super) pages: Vec<Option<PageId>>,
     /// When it was used last.
@@ -48,7 +52,7 @@ pub(crate) struct PrefixIndex {
     /// Most bytes of its pages and nodes.
     pub(super) limit: u64,
     pub(super) bytes: u64,
-    pub(super) roots: HashMap<Root, HashMap<Box<[u32]>, NodeId>>,
+    pub(super) roots: HashMap<Root, Children>,
     pub(super) nodes: HashMap<NodeId, Node>,
     /// Nodes without children, by their last use.
     leaves: BTreeSet<(u64, NodeId)>,
@@ -70,7 +74,15 @@ impl PrefixIndex {
         }
     }
 
-    /// The nodes of the longest known beginning of `tokens`.
+    /// The nodes below `parent`, or below a root.
+    pub(super) fn children(&self, root: Root, parent: Option<NodeId>) -> Option<&Children> {
+        match parent {
+            Some(parent) => self.nodes.get(&parent).map(|node| &node.children),
+            None => self.roots.get(&root),
+        }
+    }
+
+    /// The nodes of the longest known beginning of `tokens`, in full pages.
     pub(super) fn find(&self, root: Root, tokens: &[u32]) -> Vec<NodeId> {
         let mut found = Vec::new();
         let mut children = self.roots.get(&root);
@@ -109,7 +121,7 @@ impl PrefixIndex {
         };
         children.insert(tokens.into(), id);
         let Added { pages, bytes, reservation } = node;
-        let (children, used, tokens) = (HashMap::new(), self.clock, tokens.into());
+        let (children, used, tokens) = (Children::new(), self.clock, tokens.into());
         self.bytes += bytes;
         self.leaves.insert((used, id));
         self.nodes.insert(id, Node { parent, root, tokens, children, pages, used, key, reservation });
@@ -180,16 +192,21 @@ impl KvCache {
         computed: usize,
     ) -> usize {
         let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return computed };
-        let most = tokens.len().saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS;
-        let mut found = prefixes.find(root, &tokens[..most]);
-        tables.parts_at = found.len() * PAGE_TOKENS;
+        let most = &tokens[..tokens.len().saturating_sub(1)];
+        let mut found = prefixes.find(root, most);
+        let full = found.len();
+        tables.parts_at = full * PAGE_TOKENS;
+        let part = prefixes.part(root, &found, most, groups.iter().any(Group::is_recurrent));
+        found.extend(part.map(|(id, _)| id));
+        let count = |nodes: usize| match part {
+            Some((_, more)) if nodes > full => full * PAGE_TOKENS + more,
+            _ => nodes * PAGE_TOKENS,
+        };
         // What the next query does not see may be missing, and states are needed after the last token alone.
-        let first = |group: &Group, count: usize| match (group.is_recurrent(), group.window()) {
-            (true, _) => count.saturating_sub(1),
+        let first = |group: &Group, nodes: usize| match (group.is_recurrent(), group.window()) {
+            (true, _) => nodes.saturating_sub(1),
             (false, None) => 0,
-            (false, Some(window)) => {
-                ((count * PAGE_TOKENS + 1).saturating_sub(window) / PAGE_TOKENS).min(count)
-            }
+            (false, Some(window)) => ((count(nodes) + 1).saturating_sub(window) / PAGE_TOKENS).min(nodes),
         };
         let page = |prefixes: &PrefixIndex, id: &NodeId, group: usize| prefixes.nodes.get(id)?.pages[group];
         let whole = |found: &[NodeId]| {
@@ -200,7 +217,7 @@ impl KvCache {
         while !whole(&found) {
             found.pop();
         }
-        let count = found.len() * PAGE_TOKENS;
+        let count = count(found.len());
         if count <= computed {
             return computed;
         }
@@ -268,16 +285,28 @@ impl KvCache {
         at: usize,
     ) -> Option<NodeId> {
         let own: Vec<Option<PageId>> = (0..self.groups.len()).map(|group| tables.page(group, at)).collect();
+        self.keep_pages(parent, root, tokens, &own)
+    }
+
+    /// Adds a node of a sequence's pages, one for each group, below `parent`; none where there is no room.
+    pub(super) fn keep_pages(
+        &mut self,
+        parent: Option<NodeId>,
+        root: Root,
+        tokens: &[u32],
+        own: &[Option<PageId>],
+    ) -> Option<NodeId> {
         if own.iter().all(Option::is_none) {
             return None;
         }
-        let there = self.groups.iter().zip(&own).filter(|(_, page)| page.is_some());
+        self.drop_tail_of(parent, root, tokens);
+        let there = self.groups.iter().zip(own).filter(|(_, page)| page.is_some());
         let bytes = there.map(|(group, _)| group.pool.page_bytes()).sum::<u64>() + NODE_BYTES;
         if !self.fit_node(parent, bytes) {
             return None;
         }
         let reservation = self.reserve_entry(parent)?;
-        let groups = self.groups.iter_mut().zip(&own);
+        let groups = self.groups.iter_mut().zip(own);
         let pages = groups.map(|(group, page)| page.map(|page| group.pool.share(page))).collect();
         Some(self.prefixes.as_mut()?.add(parent, root, tokens, Added { pages, bytes, reservation }))
     }
@@ -340,12 +369,13 @@ impl KvCache {
         true
     }
 
-    /// Takes a node without children out of the index, and gives its pages back. `stores`: they may be left in the swap space.
-    fn drop_node(&mut self, id: NodeId, stores: bool) {
+    /// Takes a node without children out of the index, and gives its pages back. `stores`: they may be left in the swap space,
+    /// where full pages alone are found.
+    pub(super) fn drop_node(&mut self, id: NodeId, stores: bool) {
         let KvCache { prefixes: Some(prefixes), groups, stored, .. } = self else { return };
-        let Some(Node { key, pages, reservation, .. }) = prefixes.remove(id) else { return };
+        let Some(Node { key, tokens, pages, reservation, .. }) = prefixes.remove(id) else { return };
         prefixes.bytes -= NODE_BYTES;
-        if let Some(stored) = stored.as_mut().filter(|_| stores) {
+        if let Some(stored) = stored.as_mut().filter(|_| stores && tokens.len() == PAGE_TOKENS) {
             stored.store(groups, key, &pages, reservation);
         }
         for (group, page) in groups.iter_mut().zip(pages) {

@@ -5,7 +5,7 @@
 //! parent u64: 0 for none, or 1 + its place in this order;  long frequencies of LongRoPE u8
 //! tokens, u32 each;  for each group u8, whether its page is there;  those pages
 //! ```
-//! Nodes of adapters are left out: adapters have no names that last.
+//! Nodes of adapters are left out: adapters have no names that last. So are pages that are not full.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -40,7 +40,7 @@ impl PrefixIndex {
             .nodes
             .iter()
             .map(|(id, node)| (*id, node))
-            .filter(|(_, node)| node.root.adapter.is_none())
+            .filter(|(_, node)| node.root.adapter.is_none() && node.tokens.len() == PAGE_TOKENS)
             .collect();
         // Parents are used whenever their children are, and are older.
         nodes.sort_unstable_by_key(|(id, node)| (Reverse(node.used), *id));
@@ -125,14 +125,9 @@ impl KvCache {
     /// Whether there is no entry of these tokens yet, and `parent` is one of the same root.
     fn may_add(&self, parent: Option<NodeId>, root: Root, tokens: &[u32]) -> bool {
         let Some(prefixes) = &self.prefixes else { return false };
-        let siblings = match parent {
-            Some(parent) => match prefixes.nodes.get(&parent) {
-                Some(node) if node.root == root => Some(&node.children),
-                _ => return false,
-            },
-            None => prefixes.roots.get(&root),
-        };
-        siblings.is_none_or(|siblings| !siblings.contains_key(tokens))
+        let is_its = |parent| prefixes.nodes.get(&parent).is_some_and(|node| node.root == root);
+        parent.is_none_or(is_its)
+            && prefixes.children(root, parent).is_none_or(|siblings| !siblings.contains_key(tokens))
     }
 
     /// Reads the pages of an entry. `None` without room for them: what requests hold is not touched.

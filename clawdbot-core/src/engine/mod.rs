@@ -9,6 +9,7 @@ mod costs;
 mod deliver;
 mod draft_model;
 mod drafters;
+mod ended;
 mod entry;
 mod grants;
 mod guess;
@@ -30,7 +31,6 @@ mod save;
 mod scheduler;
 mod sequence;
 mod served;
-mod settle;
 mod share;
 #[cfg(test)]
 mod simulation;
@@ -223,7 +223,7 @@ impl Engine {
 
     /// Removes a sequence and gives back its pages.
     pub(crate) fn close(&mut self, id: SequenceId) {
-        self.settle(&[id]);
+        self.end_jobs(&[id]);
         if let Some(mut sequence) = self.sequences.remove(&id) {
             sequence.forget_swapped();
             self.cache.release_all(&mut sequence.tables);
@@ -286,7 +286,7 @@ impl Engine {
         self.idle(id)?;
         self.check_queue()?;
         job.meter = self.meter.clone();
-        self.settle(&[id]);
+        self.end_jobs(&[id]);
         if self.running() == 0 {
             self.work = Work::default();
             self.queue.rest();
@@ -401,7 +401,7 @@ impl Engine {
     /// Takes the job of `ticket` off the sequence, finished or not, and returns it.
     pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
         self.job(id, ticket)?;
-        self.settle(&[id]);
+        self.end_jobs(&[id]);
         let job = self.sequences.get_mut(&id)?.job.take();
         if job.as_ref().is_some_and(|job| !job.is_finished()) {
             self.meter.count(|metrics| metrics.requests.cancelled += 1);

@@ -39,7 +39,7 @@ impl Engine {
         self.waits = false;
         let before = self.running();
         let done = self.pass(model);
-        self.settle_ended();
+        self.end_finished_jobs();
         self.release_ended();
         let now = Instant::now();
         (self.running()..before).for_each(|_| self.queue.end(now));

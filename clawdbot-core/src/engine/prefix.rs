@@ -35,6 +35,13 @@ impl Sequence {
         }
     }
 
+    /// Keeps its last page for others when its job has ended.
+    pub(super) fn remember_tail(&mut self, cache: &mut KvCache) {
+        if self.may_share() && self.tables.hold_pages() {
+            cache.remember_tail(self.root(), &self.tokens, &self.tables, self.computed);
+        }
+    }
+
     /// Tokens up to the end of the page that it computes next.
     fn page_end(&self) -> usize {
         (self.computed / PAGE_TOKENS + 1) * PAGE_TOKENS

@@ -1,4 +1,5 @@
-//! What groups were charged for requests is corrected when these have ended: how many tokens they would generate was a guess.
+//! When jobs have ended: their last pages are kept for others, and what their groups were charged is corrected, since how many
+//! tokens they would generate was a guess.
 
 use std::collections::HashMap;
 
@@ -14,11 +15,15 @@ impl Job {
 }
 
 impl Engine {
-    /// Corrects what was charged for the jobs of these sequences, which have ended or are stopped.
-    pub(super) fn settle(&mut self, ids: &[SequenceId]) {
+    /// The jobs of these sequences have ended or are stopped. What happened already is left out.
+    pub(super) fn end_jobs(&mut self, ids: &[SequenceId]) {
         let mut ended: HashMap<Group, Vec<Settled>> = HashMap::new();
         for id in ids {
-            let Some(Sequence { job: Some(job), rank, .. }) = self.sequences.get_mut(id) else { continue };
+            let Some(sequence) = self.sequences.get_mut(id) else { continue };
+            if sequence.job.as_ref().is_some_and(|job| job.charged > 0) {
+                sequence.remember_tail(&mut self.cache);
+            }
+            let Sequence { job: Some(job), rank, .. } = sequence else { continue };
             let (charged, computed) =
                 (std::mem::take(&mut job.charged), job.reached.saturating_sub(job.cached));
             if charged != 0 && charged != computed {
@@ -43,13 +48,13 @@ impl Engine {
         }
     }
 
-    /// As [`Engine::settle`], for all jobs that have ended.
-    pub(super) fn settle_ended(&mut self) {
+    /// As [`Engine::end_jobs`], for all jobs that have ended.
+    pub(super) fn end_finished_jobs(&mut self) {
         let ended = |(&id, sequence): (&SequenceId, &Sequence)| {
             let job = sequence.job.as_ref()?;
             (job.is_finished() && job.charged > 0).then_some(id)
         };
         let ended: Vec<SequenceId> = self.sequences.iter().filter_map(ended).collect();
-        self.settle(&ended);
+        self.end_jobs(&ended);
     }
 }
