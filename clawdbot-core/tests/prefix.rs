@@ -53,13 +53,13 @@ fn what_is_known_is_not_computed_again() {
             for (index, (prompt, expected)) in prompts.iter().zip(&expected).enumerate() {
                 let found = warm.generate(prompt.clone(), &options()).unwrap();
                 assert!(bits(&found) == *expected, "{source:?} {kv} {index}");
-                let known = if index == 0 { 0 } else { 2 * PAGE };
+                let known = if index == 0 { 0 } else { begun.len() };
                 assert_eq!(found.usage.cached_tokens, known, "{source:?} {kv} {index}");
             }
-            // The same again: all but the last page.
+            // The same again: all but the last token.
             let last = prompts.last().unwrap();
             let found = warm.generate(last.clone(), &options()).unwrap();
-            assert_eq!(found.usage.cached_tokens, (last.len() - 1) / PAGE * PAGE, "{source:?} {kv}");
+            assert_eq!(found.usage.cached_tokens, last.len() - 1, "{source:?} {kv}");
             assert!(bits(&found) == *expected.last().unwrap(), "{source:?} {kv}");
             // At the same time: the others wait for the first one's pages.
             let found = together(&load(), &prompts);
@@ -67,7 +67,8 @@ fn what_is_known_is_not_computed_again() {
                 assert!(bits(found) == *expected, "{source:?} {kv} {index} of a batch");
             }
             let known: Vec<usize> = found.iter().map(|found| found.usage.cached_tokens).collect();
-            assert_eq!(known, [0, 128, 128, 128, 128, 128], "{source:?} {kv}");
+            let shared = known[1..].iter().all(|&known| (2 * PAGE..=begun.len()).contains(&known));
+            assert!(known[0] == 0 && shared, "{source:?} {kv} {known:?}");
         }
     }
 }
@@ -132,12 +133,12 @@ fn conversations_and_single_requests_know_what_the_others_computed() {
     drop(session);
     // What a session generated is known too.
     let again = model.generate([so_far.clone(), vec![5]].concat(), &options()).unwrap();
-    assert_eq!(again.usage.cached_tokens, so_far.len() / PAGE * PAGE);
+    assert_eq!(again.usage.cached_tokens, so_far.len() - 1);
     fork.append(prompt(100, 2), AddSpecialTokens::No).unwrap();
     let forked = fork.generate(&options()).unwrap();
     // More than the fork had itself.
     assert!(forked.usage.cached_tokens > 100 + first.token_ids.len());
-    assert_eq!(forked.usage.cached_tokens, (100 + first.token_ids.len() + 100 - 1) / PAGE * PAGE);
+    assert_eq!(forked.usage.cached_tokens, 100 + first.token_ids.len() + 100 - 1);
     assert_eq!(fork.tokens().unwrap(), so_far);
     // Logits of every token need every token.
     let logits = model.logits(&so_far).unwrap();
@@ -220,7 +221,7 @@ fn a_request_that_fits_alone_fits_with_what_is_kept() {
         }
         (0..3).for_each(|_| drop(warm.generate(prompt(2 * PAGE + 9, 50), &self::options()).unwrap()));
         let again = warm.generate(prompt(2 * PAGE + 9, 50), &self::options()).unwrap();
-        assert_eq!(again.usage.cached_tokens, 2 * PAGE, "{family}");
+        assert!(again.usage.cached_tokens >= 2 * PAGE, "{family}: {}", again.usage.cached_tokens);
     }
 }
 

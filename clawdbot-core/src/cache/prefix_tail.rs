@@ -163,7 +163,7 @@ mod tests {
             let mut cache = cache(layers);
             let mut turns = tokens(100, 1);
             assert_eq!(run(&mut cache, &turns), 0);
-            for length in [130, 140, 192, 300] {
+            for length in [140, 150, 200, 300] {
                 let before = turns.len();
                 turns = tokens(length, 1);
                 assert_eq!(run(&mut cache, &turns), before, "{layers:?}");
@@ -175,13 +175,13 @@ mod tests {
     #[test]
     fn pages_are_shared_in_part_and_copied_before_they_change() {
         let mut cache = cache(&[FULL]);
-        run(&mut cache, &tokens(200, 1));
+        run(&mut cache, &tokens(220, 1));
         let value = |cache: &KvCache, page: PageId| match cache.groups[0].pool.page(page) {
             Some(PageData::F32(data)) => data[0],
             other => panic!("{other:?}"),
         };
         // Of a full page, of a tail, and too few.
-        for (common, expected) in [(100, 100), (195, 195), (64 + LEAST, 64 + LEAST), (64 + LEAST - 1, 64)] {
+        for (common, expected) in [(100, 100), (210, 210), (64 + LEAST, 64 + LEAST), (64 + LEAST - 1, 64)] {
             let other = [tokens(common, 1), tokens(50, 99_999)].concat();
             assert_eq!(known(&mut cache, &other), expected, "{common}");
         }
