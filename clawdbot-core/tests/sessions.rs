@@ -229,7 +229,7 @@ fn twenty_thousand_prompts_are_served() {
 /// Without a budget, in an address space that is small: what does not fit waits or is refused, and nothing aborts.
 #[test]
 fn what_the_process_has_no_memory_for_is_an_error() {
-    let limits = Limits { address_space: 500, peak: 400, cpu: 60 };
+    let limits = Limits { address_space: 500, peak: 350, cpu: 60 };
     in_child(limits, || {
         let model = loaded(&ModelOptions::default().kv(KvType::F32));
         let fixed = model.runtime().memory_used();

@@ -3,8 +3,8 @@
 //!
 //! A *node* stands for a page full of tokens after all those of its parents, and holds its pages, one for each group. Keys
 //! and values depend on nothing but the tokens up to their own and on what a [`Root`] says, so the pages of a node are those
-//! that any sequence with the same tokens would compute, bit for bit. Pages that are not full, and those of which a sequence
-//! has the first tokens alone: see `prefix_tail`.
+//! that any sequence with the same tokens would compute, bit for bit. `prefix_tail` has pages that are not
+//! full, and pages of which a sequence shares only the first tokens.
 //!
 //! Of recurrent layers, a node holds the state after its last token, if a pass took a snapshot there: at the last end of a page
 //! in each pass over several tokens, or where the tokens part from those that are known, so that the next sequence which

@@ -1,4 +1,4 @@
-//! Pages of which a sequence has the first tokens alone.
+//! Pages of which a sequence shares only the first tokens.
 //!
 //! The last page of a sequence that has ended is mostly not full. It stays as a *tail*: a node of fewer tokens than a page, which
 //! has no children. A sequence that begins like a tail, or like the first tokens of any other page, shares that page, and copies it
@@ -88,7 +88,7 @@ impl KvCache {
         }
     }
 
-    /// Lets the tail below `parent` go whose tokens are the first of `tokens`, a node of which is about to be added.
+    /// Removes the tail below `parent` whose tokens `tokens` begins with: a node of `tokens` is about to be added.
     pub(super) fn drop_tail_of(&mut self, parent: Option<NodeId>, root: Root, tokens: &[u32]) {
         // States after fewer tokens are not those after more.
         if self.groups.iter().any(Group::is_recurrent) {
