@@ -157,6 +157,8 @@ fn a_directory_that_is_not_there_is_an_error() {
         (error.kind(), error.detail()["option"].as_str()),
         (ErrorKind::NotFound, Some("swap_directory"))
     );
+    let error = Runtime::new(&RuntimeOptions::default().swap_space(65_535_u64)).unwrap_err();
+    assert_eq!(error.message(), "option swap_space: expected 0, or at least 65536 bytes, found 65535");
     let error = Runtime::new(&RuntimeOptions::default().swap_directory(nowhere)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(

@@ -88,6 +88,7 @@ impl Runtime {
                 format!("{name}: target_inter_token_ms: without effect, as the model does not generate")
             });
         }
+        let urgency = engine.urgency();
         let loaded = Arc::new(Loaded {
             runtime: self.clone(),
             options: options.clone(),
@@ -98,6 +99,7 @@ impl Runtime {
             adapters: RwLock::default(),
             prefix_file: kept_in,
             bounds: Bounds::new(options, scratch),
+            urgency,
             shared,
         });
         let driven: Weak<dyn Driven> = Arc::<Loaded>::downgrade(&loaded);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::bounds::Bounds;
@@ -90,6 +91,8 @@ pub(crate) struct Loaded {
     /// Where its prefix cache is kept.
     pub(crate) prefix_file: Option<PathBuf>,
     pub(crate) bounds: Bounds,
+    /// The engine's, which can be read while it is locked.
+    pub(crate) urgency: Arc<AtomicU32>,
 }
 
 /// The adapters of a model, by name.

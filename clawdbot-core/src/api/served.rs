@@ -1,6 +1,7 @@
 //! A loaded model, as its engine sees it.
 
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use clawdbot_kernels::threads::ThreadPool;
 
@@ -27,6 +28,10 @@ impl Driven for Loaded {
         // After a panic too: what waits has to end.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).fail_all(&failed);
         Next::Woken
+    }
+
+    fn urgency(&self) -> u32 {
+        self.urgency.load(Ordering::Relaxed)
     }
 }
 

@@ -70,7 +70,14 @@ impl KvCache {
             return;
         };
         let mut path = prefixes.find(root, full);
-        if tail.len() < LEAST || path.len() < at {
+        if path.len() < at {
+            return;
+        }
+        if tail.is_empty() {
+            path.last().into_iter().for_each(|&last| self.keep_states(last, tables, computed));
+            return;
+        }
+        if tail.len() < LEAST {
             return;
         }
         let parent = path.last().copied();
@@ -85,6 +92,22 @@ impl KvCache {
             (0..groups.len()).map(|group| tables.last_page(group, computed)).collect();
         if own.iter().all(Option::is_some) {
             self.keep_pages(parent, root, tail, &own);
+        }
+    }
+
+    /// Keeps the states of a sequence after `computed` tokens, which end with those of a node, if the node has none: passes over
+    /// single tokens take no snapshots at the ends of pages.
+    fn keep_states(&mut self, id: NodeId, tables: &PageTables, computed: usize) {
+        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return };
+        let Some(node) = prefixes.nodes.get_mut(&id) else { return };
+        for (index, group) in groups.iter_mut().enumerate().filter(|(_, group)| group.is_recurrent()) {
+            let live = tables.states.get(index).and_then(StateTable::live);
+            let Some(state) = live.filter(|state| state.tokens == computed) else { continue };
+            let bytes = group.pool.page_bytes();
+            if node.pages[index].is_none() && prefixes.bytes + bytes <= prefixes.limit {
+                node.pages[index] = Some(group.pool.share(state.page));
+                prefixes.bytes += bytes;
+            }
         }
     }
 
@@ -163,7 +186,8 @@ mod tests {
             let mut cache = cache(layers);
             let mut turns = tokens(100, 1);
             assert_eq!(run(&mut cache, &turns), 0);
-            for length in [140, 150, 200, 300] {
+            // One ends with a page.
+            for length in [140, 150, 192, 200, 300] {
                 let before = turns.len();
                 turns = tokens(length, 1);
                 assert_eq!(run(&mut cache, &turns), before, "{layers:?}");

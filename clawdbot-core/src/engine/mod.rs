@@ -60,6 +60,7 @@ mod tests_swapped;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use crate::cache::KvCache;
@@ -129,6 +130,8 @@ pub(crate) struct Engine {
     sleeper: Option<Arc<dyn Sleeper>>,
     /// The latest step had nothing to compute before pages come back.
     waits: bool,
+    /// Highest priority of the requests that make progress, for those who have no lock.
+    urgency: Arc<AtomicU32>,
     drafters: Drafters,
     /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
     short: bool,
@@ -165,6 +168,7 @@ impl Engine {
             prefix_readings: Vec::new(),
             sleeper: None,
             waits: false,
+            urgency: Arc::default(),
             drafters: Drafters::default(),
             short: false,
             #[cfg(test)]
@@ -305,6 +309,7 @@ impl Engine {
         job.cached = sequence.reach();
         let left = sequence.tokens.len() - job.cached;
         let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
+        self.urgency.fetch_max(job.options.priority, Ordering::Relaxed);
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         job.charged = tokens.max(1);
         sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
@@ -464,8 +469,16 @@ impl Engine {
         self.sequences.values().filter(|sequence| sequence.is_running()).count()
     }
 
-    /// Says in the meter how many requests there are, and what they hold.
+    /// Highest priority of the requests that make progress; 0 without any.
+    pub(crate) fn urgency(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.urgency)
+    }
+
+    /// Says in the meter how many requests there are, and what they hold, and how urgent they are.
     fn measure(&self) {
+        let jobs = self.sequences.values().filter(|sequence| sequence.makes_progress());
+        let priorities = jobs.filter_map(|sequence| Some(sequence.job.as_ref()?.options.priority));
+        self.urgency.store(priorities.max().unwrap_or(0), Ordering::Relaxed);
         let begun = |sequence: &&Sequence| sequence.is_running() && sequence.turn.admitted;
         let running = self.sequences.values().filter(begun).count() as u64;
         let waiting = self.running() as u64 - running;

@@ -27,7 +27,7 @@ options! {
     pub struct GenerateOptions for "generating", checked by texts_and_lists {
         /// Name of the loaded LoRA adapter to use.
         adapter: Option<String> [OptionType::Name] = None, "none";
-        /// Requests of higher priority are served first; among equals, groups share.
+        /// Requests of higher priority are served first, with `driver` thread those of other models too; among equals, groups share.
         priority: u32 [whole(0, 100)] = 50;
         /// Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares, however many requests
         /// each has.

@@ -276,12 +276,19 @@ options! {
     }
 }
 
-/// A directory for a file that there will not be.
+/// Fewer bytes of swap space than these, a block of the file, would hold nothing.
+const LEAST_SWAP: u64 = 64 << 10;
+
+/// A directory for a file that there will not be, or a file in which there is room for nothing.
 fn swapping(options: &RuntimeOptions) -> Result<()> {
     match &options.swap_directory {
         Some(dir) if options.swap_space == 0 => {
             let expected = "nothing without swap_space";
             Err(out_of_range("swap_directory", expected, format_args!("{:?}", dir.to_string_lossy())))
+        }
+        _ if (1..LEAST_SWAP).contains(&options.swap_space) => {
+            let expected = format!("0, or at least {LEAST_SWAP} bytes");
+            Err(out_of_range("swap_space", &expected, options.swap_space))
         }
         _ => Ok(()),
     }

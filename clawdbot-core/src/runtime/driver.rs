@@ -16,6 +16,11 @@ use crate::sync::{AtomicBool, Mutex, MutexGuard, Thread, park, park_timeout};
 pub(crate) trait Driven: Send + Sync {
     /// Does a bounded part of the work. Returns when there may be more.
     fn drive(&self) -> Next;
+
+    /// Highest priority of its work. Work of a higher priority is done first.
+    fn urgency(&self) -> u32 {
+        0
+    }
 }
 
 /// The thread of a runtime. It sleeps while there is no work, and ends when this is dropped.
@@ -61,7 +66,9 @@ impl Shared {
                 if woken {
                     members.iter_mut().for_each(|member| member.turns.wake());
                 }
-                let chosen = choose(members.iter().map(|member| &member.turns), clock, started);
+                let urgent = |member: &Member| member.driven.upgrade().map_or(0, |driven| driven.urgency());
+                let all = members.iter().map(|member| (&member.turns, urgent(member)));
+                let chosen = choose(all, clock, started);
                 chosen.map(|(index, begin)| (Weak::clone(&members[index].driven), begin))
             };
             let (driven, begin) = match chosen {

@@ -3,7 +3,7 @@
 //! Models that have work get turns in proportion to their shares, by start-time fair queueing
 //! (<https://doi.org/10.1145/248157.248171>): the next turn is that of the one whose last turn ended first, in a time that
 //! passes for each in inverse proportion to its share. One that comes back to work begins where the others are, so that it
-//! makes up for nothing.
+//! makes up for nothing. This is so among those whose work is of the same priority; a higher one goes first.
 
 use std::time::{Duration, Instant};
 
@@ -43,16 +43,16 @@ impl Turns {
     }
 }
 
-/// Whose turn it is at `now`, and when that begins in its own time; or else when the next one may be. `clock`: when the last
-/// turn began.
+/// Whose turn it is at `now`, and when that begins in its own time; or else when the next one may be. `all`: with the priority
+/// of the work of each. `clock`: when the last turn began.
 pub(super) fn choose<'a>(
-    all: impl Iterator<Item = &'a Turns>,
+    all: impl Iterator<Item = (&'a Turns, u32)>,
     clock: f64,
     now: Instant,
 ) -> Result<(usize, f64), Next> {
     let mut earliest = Next::Woken;
-    let mut chosen: Option<(usize, f64)> = None;
-    for (index, turns) in all.enumerate() {
+    let mut chosen: Option<(usize, u32, f64)> = None;
+    for (index, (turns, priority)) in all.enumerate() {
         let due = match turns.next {
             Next::Now => true,
             Next::At(time) => time <= now,
@@ -63,11 +63,11 @@ pub(super) fn choose<'a>(
             continue;
         }
         let begin = turns.end.max(clock);
-        if chosen.is_none_or(|(_, other)| begin < other) {
-            chosen = Some((index, begin));
+        if chosen.is_none_or(|(_, most, first)| priority > most || (priority == most && begin < first)) {
+            chosen = Some((index, priority, begin));
         }
     }
-    chosen.ok_or(earliest)
+    chosen.map(|(index, _, begin)| (index, begin)).ok_or(earliest)
 }
 
 #[cfg(test)]
@@ -75,6 +75,24 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// All of the same priority.
+    fn same(all: &[Turns]) -> impl Iterator<Item = (&Turns, u32)> {
+        all.iter().map(|turns| (turns, 50))
+    }
+
+    #[test]
+    fn a_higher_priority_goes_first() {
+        let now = Instant::now();
+        let mut all = [Turns::new(1), Turns::new(1), Turns::new(9)];
+        all[1].took(0.0, Duration::from_secs(100), Next::Now);
+        let priorities = |all: &[Turns], of: [u32; 3]| choose(all.iter().zip(of), 0.0, now);
+        assert_eq!(priorities(&all, [50, 51, 50]), Ok((1, 100.0)));
+        assert_eq!(priorities(&all, [50, 50, 50]), Ok((0, 0.0)));
+        // One that has no work does not hold others up.
+        all[1].took(0.0, Duration::from_secs(100), Next::Woken);
+        assert_eq!(priorities(&all, [50, 51, 51]), Ok((2, 0.0)));
+    }
 
     /// Seconds that each gets in `turns` turns; `cost`: seconds of a turn of each; `busy`: whether it has work in a turn.
     fn run(shares: &[u32], costs: &[f64], turns: usize, busy: impl Fn(usize, usize) -> bool) -> Vec<f64> {
@@ -85,7 +103,7 @@ mod tests {
             for (index, turns) in all.iter_mut().enumerate() {
                 turns.next = if busy(index, turn) { Next::Now } else { Next::Woken };
             }
-            let Ok((index, begin)) = choose(all.iter(), clock, now) else { continue };
+            let Ok((index, begin)) = choose(same(&all), clock, now) else { continue };
             clock = begin;
             got[index] += costs[index];
             all[index].took(begin, Duration::from_secs_f64(costs[index]), Next::Now);
@@ -105,13 +123,13 @@ mod tests {
         let later = now + Duration::from_secs(5);
         let mut all = [Turns::new(1), Turns::new(1)];
         all[0].took(0.0, Duration::ZERO, Next::Woken);
-        assert_eq!(choose(all.iter(), 0.0, now), Ok((1, 0.0)));
+        assert_eq!(choose(same(&all), 0.0, now), Ok((1, 0.0)));
         all[1].took(0.0, Duration::ZERO, Next::At(later));
-        assert_eq!(choose(all.iter(), 0.0, now), Err(Next::At(later)));
-        assert_eq!(choose(all.iter(), 0.0, later), Ok((1, 0.0)));
+        assert_eq!(choose(same(&all), 0.0, now), Err(Next::At(later)));
+        assert_eq!(choose(same(&all), 0.0, later), Ok((1, 0.0)));
         all[0].wake();
-        assert_eq!(choose(all.iter(), 0.0, now), Ok((0, 0.0)));
-        assert_eq!(choose([].iter(), 0.0, now), Err(Next::Woken));
+        assert_eq!(choose(same(&all), 0.0, now), Ok((0, 0.0)));
+        assert_eq!(choose(same(&[]), 0.0, now), Err(Next::Woken));
     }
 
     proptest! {
