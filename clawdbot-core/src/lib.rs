@@ -45,6 +45,7 @@ pub mod layer_trace;
 mod load;
 mod metrics;
 mod options;
+mod output;
 mod runtime;
 mod sampling;
 mod spec;
@@ -69,6 +70,7 @@ pub use options::{
     NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling,
     ReferenceType, RerankOptions, RuntimeOptions, Speculation, WeightType, check_option_names,
 };
+pub use output::ToolCall;
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use tokenizer::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens, Tokenizer};

@@ -61,6 +61,7 @@ const CRATES: &[Crate] = &[
         layers: &[
             &["error", "sync"],
             &["cancel", "json", "large_stack", "metrics", "suggest"],
+            &["output"],
             &["options"],
             &["runtime"],
             &["weights"],

@@ -1,0 +1,44 @@
+//! Cohere's actions.
+
+use crate::output::call::Calls;
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value;
+
+/// A tool that means: answer without one.
+const DIRECT: &str = "directly_answer";
+
+fn read(text: &str, _: &Tools) -> Calls {
+    let mut calls = value::calls(text)?;
+    if calls.len() > 1 {
+        calls.retain(|call| call.name != DIRECT);
+    }
+    Ok(calls)
+}
+
+pub(in crate::output) const COMMAND: ToolFormat = ToolFormat {
+    name: "command",
+    models: "Command A, Command R7B",
+    example: r#"<|START_ACTION|>[{"tool_call_id": "0", "tool_name": "f", "parameters": {"a": 1}}]<|END_ACTION|>"#,
+    template: &[&["<|START_ACTION|>"]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between("<|START_ACTION|>", "<|END_ACTION|>", Quotes::Json, read).special()],
+        dropped: &["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"],
+    },
+};
+
+pub(in crate::output) const COMMAND_R: ToolFormat = ToolFormat {
+    name: "command_r",
+    models: "Command R and R+",
+    example: "Action: ```json\n[{\"tool_name\": \"f\", \"parameters\": {\"a\": 1}}]\n```",
+    template: &[&["Action: ```json"], &["Action:```json"], &["'Action:'", "tool_name"]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[
+            Block::between("Action: ```json", "```", Quotes::Json, read),
+            Block::between("Action:```json", "```", Quotes::Json, read),
+        ],
+        dropped: &[],
+    },
+};

@@ -1,0 +1,30 @@
+//! Apertus: a list of objects whose only key is the function.
+
+use serde_json::Value;
+
+use crate::output::call::{Calls, RawCall};
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value::{arguments, calls_with, start_of};
+
+fn read(text: &str, _: &Tools) -> Calls {
+    calls_with(text, |value: &Value| {
+        let map = value.as_object().filter(|map| map.len() == 1);
+        let Some((name, given)) = map.and_then(|map| map.iter().next()) else {
+            return Err(format!("expected an object with one key, found {}", start_of(&value.to_string())));
+        };
+        RawCall::new(name, arguments(given)?)
+    })
+}
+
+pub(in crate::output) const APERTUS: ToolFormat = ToolFormat {
+    name: "apertus",
+    models: "Apertus",
+    example: r#"<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>"#,
+    template: &[&["<|tools_prefix|>"]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between("<|tools_prefix|>", "<|tools_suffix|>", Quotes::Json, read).special()],
+        dropped: &[],
+    },
+};

@@ -1,0 +1,107 @@
+//! `<function=name>`: with `<parameter=key>` for each argument (Qwen3-Coder), or with all of them as JSON (Functionary).
+
+use serde_json::Map;
+
+use super::tags::{between, next_tag, of_lines};
+use crate::output::call::{Calls, RawCall};
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value::{object, start_of};
+
+const FUNCTION: &str = "<function=";
+const END: &str = "</function>";
+const PARAMETER: &str = "<parameter=";
+
+/// Functions one after the other.
+fn functions(text: &str, tools: &Tools) -> Calls {
+    let mut calls = Vec::new();
+    let mut rest = text;
+    while let Some(after) = next_tag(rest, FUNCTION) {
+        let (call, after) = function(after, tools)?;
+        calls.push(call);
+        rest = next_tag(after, END).unwrap_or(after);
+    }
+    match rest.trim() {
+        "" => Ok(calls),
+        rest => Err(format!("expected {FUNCTION}, found {}", start_of(rest))),
+    }
+}
+
+/// The rest of a function, without the tag that ends it.
+fn rest(text: &str, tools: &Tools) -> Calls {
+    match function(text, tools)? {
+        (call, after) if after.trim().is_empty() => Ok(vec![call]),
+        (_, after) => Err(format!("expected {END}, found {}", start_of(after))),
+    }
+}
+
+/// A function after its `<function=`, and what comes after its arguments.
+fn function<'a>(text: &'a str, tools: &Tools) -> Result<(RawCall, &'a str), String> {
+    let (name, mut rest) = between(text, ">")?;
+    let name = name.trim().trim_matches('"');
+    if rest.trim_start().starts_with('{') {
+        let end = rest.find(END).unwrap_or(rest.len());
+        return Ok((RawCall::new(name, object(&rest[..end])?)?, &rest[end..]));
+    }
+    let mut arguments = Map::new();
+    while let Some(after) = next_tag(rest, PARAMETER) {
+        let (key, after) = between(after, ">")?;
+        let key = key.trim().trim_matches('"');
+        let (text, after) = parameter(after)?;
+        arguments.insert(key.to_owned(), tools.value(name, key, of_lines(text)));
+        rest = after;
+    }
+    Ok((RawCall::new(name, arguments)?, rest))
+}
+
+/// The text of an argument, and what comes after it. Some answers leave out `</parameter>`.
+fn parameter(text: &str) -> Result<(&str, &str), String> {
+    const CLOSE: &str = "</parameter>";
+    for (place, _) in text.match_indices('<') {
+        let (before, rest) = text.split_at(place);
+        if let Some(after) = rest.strip_prefix(CLOSE) {
+            return Ok((before, after));
+        }
+        if rest.starts_with(END) || (before.ends_with('\n') && rest.starts_with(PARAMETER)) {
+            return Ok((before, rest));
+        }
+    }
+    Err(format!("expected {CLOSE} after {}", start_of(text)))
+}
+
+pub(in crate::output) const QWEN3_CODER: ToolFormat = ToolFormat {
+    name: "qwen3_coder",
+    models: "Qwen3-Coder, Qwen 3.5, Nemotron 3, Step 3.5",
+    example: "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
+    template: &[&["<tool_call>", "<function="]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[
+            Block::between("<tool_call>", "</tool_call>", Quotes::None, functions),
+            // Some answers leave out the outer tag.
+            Block::between(FUNCTION, END, Quotes::None, rest),
+        ],
+        dropped: &["</tool_call>"],
+    },
+};
+
+pub(in crate::output) const SEED_OSS: ToolFormat = ToolFormat {
+    name: "seed_oss",
+    models: "Seed-OSS",
+    example: "<seed:tool_call>\n<function=f>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
+    template: &[&["<seed:tool_call>"]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions).special()],
+        dropped: &[],
+    },
+};
+
+pub(in crate::output) const FUNCTIONARY: ToolFormat = ToolFormat {
+    name: "functionary",
+    models: "Functionary 3.1, Llama 3.1 with functions of its own",
+    example: "<function=f>{\"a\": 1}</function>",
+    template: &[&["<function=", "</function>"]],
+    inner: &[],
+    grammar: Grammar::Blocks { blocks: &[Block::between(FUNCTION, END, Quotes::Json, rest)], dropped: &[] },
+};

@@ -1,0 +1,42 @@
+//! GLM 4.5 and later: the name, then keys and values between tags.
+
+use serde_json::Map;
+
+use super::tags::{between, next_tag};
+use crate::output::call::{Calls, RawCall};
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value::start_of;
+
+fn read(text: &str, tools: &Tools) -> Calls {
+    let name = text.split("<arg_key>").next().unwrap_or(text);
+    let mut rest = &text[name.len()..];
+    let name = name.trim();
+    let mut arguments = Map::new();
+    while let Some(after) = next_tag(rest, "<arg_key>") {
+        let (key, after) = between(after, "</arg_key>")?;
+        let Some(after) = next_tag(after, "<arg_value>") else {
+            return Err(format!("expected <arg_value>, found {}", start_of(after)));
+        };
+        let (text, after) = between(after, "</arg_value>")?;
+        let key = key.trim();
+        arguments.insert(key.to_owned(), tools.value(name, key, text));
+        rest = after;
+    }
+    match rest.trim() {
+        "" => Ok(vec![RawCall::new(name, arguments)?]),
+        rest => Err(format!("expected <arg_key>, found {}", start_of(rest))),
+    }
+}
+
+pub(in crate::output) const GLM: ToolFormat = ToolFormat {
+    name: "glm",
+    models: "GLM 4.5, 4.6, 4.7 and 5",
+    example: "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
+    template: &[&["<arg_key>"]],
+    inner: &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between("<tool_call>", "</tool_call>", Quotes::None, read)],
+        dropped: &[],
+    },
+};

@@ -1,0 +1,107 @@
+//! `<invoke name="f">` with `<parameter name="a">`: MiniMax M2, and DeepSeek V3.2 and later, whose tags have a prefix and which say
+//! whether an argument is a text.
+
+use serde_json::{Map, Value};
+
+use super::tags::{between, next_tag};
+use crate::output::call::{Calls, RawCall};
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value::start_of;
+
+/// Tags of a format.
+struct Tags {
+    invoke: &'static str,
+    end_invoke: &'static str,
+    parameter: &'static str,
+    end_parameter: &'static str,
+}
+
+const MINIMAX: Tags = Tags {
+    invoke: "<invoke name=",
+    end_invoke: "</invoke>",
+    parameter: "<parameter name=",
+    end_parameter: "</parameter>",
+};
+
+const DSML: Tags = Tags {
+    invoke: "<｜DSML｜invoke name=",
+    end_invoke: "</｜DSML｜invoke>",
+    parameter: "<｜DSML｜parameter name=",
+    end_parameter: "</｜DSML｜parameter>",
+};
+
+/// The value of an attribute, with or without quotes, and what follows in its tag.
+fn attribute(text: &str) -> (&str, &str) {
+    let text = text.trim_start();
+    let quoted = text.strip_prefix('"').and_then(|text| text.split_once('"'));
+    quoted.unwrap_or_else(|| text.split_once(char::is_whitespace).unwrap_or((text, "")))
+}
+
+fn invokes(text: &str, tools: &Tools, tags: &Tags) -> Calls {
+    let mut calls = Vec::new();
+    let mut rest = text;
+    while let Some(after) = next_tag(rest, tags.invoke) {
+        let (tag, mut inner) = between(after, ">")?;
+        let (name, _) = attribute(tag);
+        let mut arguments = Map::new();
+        while let Some(after) = next_tag(inner, tags.parameter) {
+            let (tag, after) = between(after, ">")?;
+            let (key, more) = attribute(tag);
+            let (text, after) = between(after, tags.end_parameter)?;
+            let value = match more.trim() {
+                "string=\"true\"" => Value::from(text),
+                "string=\"false\"" => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
+                _ => tools.value(name, key, text),
+            };
+            arguments.insert(key.to_owned(), value);
+            inner = after;
+        }
+        let Some(after) = next_tag(inner, tags.end_invoke) else {
+            return Err(format!("expected {}, found {}", tags.end_invoke, start_of(inner)));
+        };
+        calls.push(RawCall::new(name, arguments)?);
+        rest = after;
+    }
+    match rest.trim() {
+        "" => Ok(calls),
+        rest => Err(format!("expected {}, found {}", tags.invoke, start_of(rest))),
+    }
+}
+
+fn minimax(text: &str, tools: &Tools) -> Calls {
+    invokes(text, tools, &MINIMAX)
+}
+
+fn dsml(text: &str, tools: &Tools) -> Calls {
+    invokes(text, tools, &DSML)
+}
+
+pub(in crate::output) const MINIMAX_M2: ToolFormat = ToolFormat {
+    name: "minimax_m2",
+    models: "MiniMax M2",
+    example: "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"a\">1</parameter>\n</invoke>\n</minimax:tool_call>",
+    template: &[&["<minimax:tool_call>"]],
+    inner: &[],
+    grammar: Grammar::Blocks {
+        blocks: &[
+            Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax).special(),
+        ],
+        dropped: &[],
+    },
+};
+
+pub(in crate::output) const DEEPSEEK_DSML: ToolFormat = ToolFormat {
+    name: "deepseek_dsml",
+    models: "DeepSeek V3.2 and V4",
+    example: "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"false\">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+    template: &[&["｜DSML｜"]],
+    inner: &["｜DSML｜"],
+    grammar: Grammar::Blocks {
+        blocks: &[
+            Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml).special(),
+            Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml).special(),
+        ],
+        dropped: &[],
+    },
+};

@@ -1,0 +1,31 @@
+//! Kimi K2: `functions.name:number`, which is the id, and arguments.
+
+use crate::output::call::{Calls, RawCall};
+use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::tools::Tools;
+use crate::output::value::{object, start_of};
+
+const ARGUMENTS: &str = "<|tool_call_argument_begin|>";
+
+fn read(text: &str, _: &Tools) -> Calls {
+    let Some((id, given)) = text.split_once(ARGUMENTS) else {
+        return Err(format!("expected an id, {ARGUMENTS} and arguments, found {}", start_of(text)));
+    };
+    let id = id.trim();
+    let name = id.strip_prefix("functions.").unwrap_or(id);
+    let number = |number: &str| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+    let name = name.rsplit_once(':').filter(|(_, end)| number(end)).map_or(name, |(name, _)| name);
+    Ok(vec![RawCall::new(name, object(given)?)?.with_id(Some(id))])
+}
+
+pub(in crate::output) const KIMI: ToolFormat = ToolFormat {
+    name: "kimi_k2",
+    models: "Kimi K2",
+    example: "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
+    template: &[&["<|tool_call_begin|>"]],
+    inner: &[ARGUMENTS],
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between("<|tool_call_begin|>", "<|tool_call_end|>", Quotes::None, read).special()],
+        dropped: &["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"],
+    },
+};

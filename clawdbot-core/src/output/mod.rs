@@ -1,0 +1,26 @@
+//! Reads what a model wrote: its reasoning, the answer, and the calls of functions that it asks for.
+//!
+//! A format is an entry of the tables in `table.rs` and `reasoning.rs`; `formats/` has a file for each kind of calls. Most formats
+//! are text with blocks between marks, which `blocks.rs` divides; `harmony.rs` reads messages with headers. A call comes once it
+//! is complete; what cannot be read as a call stays text, with a warning.
+
+mod blocks;
+mod call;
+mod format;
+mod formats;
+mod harmony;
+mod marks;
+mod parser;
+mod reasoning;
+mod table;
+mod tools;
+mod value;
+
+pub(crate) use call::Piece;
+pub use call::ToolCall;
+pub(crate) use parser::{OutputFormats, OutputParser};
+pub(crate) use table::{AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of};
+pub(crate) use tools::Tools;
+
+#[cfg(test)]
+mod tests;

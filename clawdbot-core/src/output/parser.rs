@@ -1,0 +1,122 @@
+//! The parser of an output: which reader it takes, and what it must see.
+
+use super::blocks::Blocks;
+use super::call::Piece;
+use super::format::{Grammar, ReasoningFormat, ToolFormat};
+use super::harmony::{MARKS, Messages, Wants};
+use super::table::{reasoning_format, tool_format};
+use super::tools::Tools;
+use crate::error::{Error, Result};
+
+/// How an output is read: formats of calls and of reasoning, by their names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OutputFormats {
+    tools: Option<&'static ToolFormat>,
+    reasoning: Option<&'static ReasoningFormat>,
+}
+
+impl OutputFormats {
+    /// The formats with these names; `None` if nothing is to be read. Any name that is no format stands for none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for Harmony and another format: its messages hold both.
+    pub(crate) fn new(tools: &str, reasoning: &str) -> Result<Option<Self>> {
+        let (tools, reasoning) = (tool_format(tools), reasoning_format(reasoning));
+        if let (Some(tools), Some(reasoning)) = (tools, reasoning)
+            && matches!(tools.grammar, Grammar::Messages) != reasoning.messages
+        {
+            let (expected, found) = if reasoning.messages { ("none", reasoning) } else { ("harmony or none", reasoning) };
+            let found = found.name;
+            let message = format!(
+                "option reasoning_format: expected {expected} with tool_format {}, found {found}",
+                tools.name
+            );
+            let error = Error::invalid_argument(message).with("option", "reasoning_format");
+            return Err(error.with("expected", expected).with("found", found));
+        }
+        Ok((tools.is_some() || reasoning.is_some()).then_some(OutputFormats { tools, reasoning }))
+    }
+
+    /// The marks that a parser must see, where they are special tokens.
+    pub(crate) fn marks(&self) -> Vec<&'static str> {
+        let mut marks = Vec::new();
+        if self.is_messages() {
+            marks.extend_from_slice(MARKS);
+        }
+        if let Some(tools) = self.tools {
+            marks.extend_from_slice(tools.inner);
+            if let Grammar::Blocks { blocks, dropped } = tools.grammar {
+                marks.extend(blocks.iter().flat_map(|block| block.marks()));
+                marks.extend_from_slice(dropped);
+            }
+        }
+        if let Some(reasoning) = self.reasoning {
+            marks.extend_from_slice(reasoning.open);
+            marks.push(reasoning.close);
+            marks.extend_from_slice(reasoning.dropped);
+        }
+        marks.retain(|mark| !mark.is_empty());
+        marks
+    }
+
+    fn is_messages(&self) -> bool {
+        let tools = self.tools.is_some_and(|format| matches!(format.grammar, Grammar::Messages));
+        tools || self.reasoning.is_some_and(|format| format.messages)
+    }
+
+    /// A parser of an output that comes after a prompt of `prompt` tokens whose text ends with `tail`.
+    pub(crate) fn parser(&self, tools: Tools, prompt: usize, tail: &str) -> OutputParser {
+        if self.is_messages() {
+            let wants = Wants { reasoning: self.reasoning.is_some(), calls: self.tools.is_some() };
+            return OutputParser(Reader::Messages(Messages::new(wants, prompt, tail)));
+        }
+        let parts: (&'static [_], &'static [_]) = match self.tools.map(|format| format.grammar) {
+            Some(Grammar::Blocks { blocks, dropped }) => (blocks, dropped),
+            _ => (&[], &[]),
+        };
+        let tail = tail.trim_end();
+        let opens = |format: &&ReasoningFormat| format.open.iter().any(|open| tail.ends_with(open.trim_end()));
+        let inside = self.reasoning.is_some_and(|format| opens(&format));
+        OutputParser(Reader::Blocks(Blocks::new(self.reasoning, parts, tools, prompt, inside)))
+    }
+}
+
+/// Reads an output piece by piece: text, reasoning, calls. All that it gives, in order, is the output, but for marks and the spaces
+/// next to them. It keeps at most the output, and its work is proportional to the output's length.
+#[derive(Debug, Clone)]
+pub(crate) struct OutputParser(Reader);
+
+#[derive(Debug, Clone)]
+enum Reader {
+    Blocks(Blocks),
+    Messages(Messages),
+}
+
+impl OutputParser {
+    /// Adds `text`. Returns what is certain now.
+    pub(crate) fn push(&mut self, text: &str) -> Vec<Piece> {
+        self.read(text, false)
+    }
+
+    /// Ends the output. Returns what is left: a call that is not complete is text.
+    pub(crate) fn finish(&mut self) -> Vec<Piece> {
+        self.read("", true)
+    }
+
+    /// Bytes that it keeps.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.0 {
+            Reader::Blocks(blocks) => blocks.bytes(),
+            Reader::Messages(messages) => messages.bytes(),
+        }
+    }
+
+    fn read(&mut self, text: &str, last: bool) -> Vec<Piece> {
+        let mut out = Vec::new();
+        match &mut self.0 {
+            Reader::Blocks(blocks) => blocks.push(text, last, &mut out),
+            Reader::Messages(messages) => messages.push(text, last, &mut out),
+        }
+        out
+    }
+}

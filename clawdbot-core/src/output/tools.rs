@@ -1,0 +1,135 @@
+//! The functions that a conversation offers, for formats that write values without their types.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value};
+
+/// Names of functions, and what their arguments may be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tools {
+    /// `properties` of the parameters' schema, by function.
+    functions: HashMap<String, Map<String, Value>>,
+}
+
+impl Tools {
+    /// Of a list of `{"type": "function", "function": {"name", "parameters"}}`, or of what is inside of those. What has no
+    /// name is left out: the template decides what it takes.
+    pub(crate) fn new(tools: Option<&Value>) -> Self {
+        let list = tools.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let functions = list.iter().filter_map(|tool| {
+            let tool = tool.get("function").unwrap_or(tool);
+            let properties = tool.get("parameters").and_then(|schema| schema.get("properties"));
+            let properties = properties.and_then(Value::as_object).cloned().unwrap_or_default();
+            Some((tool.get("name")?.as_str()?.to_owned(), properties))
+        });
+        Tools { functions: functions.collect() }
+    }
+
+    /// Whether `name` may be called: if no functions are known, any may be.
+    pub(super) fn may_call(&self, name: &str) -> bool {
+        self.functions.is_empty() || self.functions.contains_key(name)
+    }
+
+    /// The value that `text` stands for as argument `key` of `function`. An argument that may be a text and nothing else is
+    /// the text. Otherwise it is the JSON value, if it is one of a type that the schema has; or else the text.
+    pub(super) fn value(&self, function: &str, key: &str, text: &str) -> Value {
+        let schema = self.functions.get(function).and_then(|properties| properties.get(key));
+        let types = schema.map(types).unwrap_or_default();
+        if !types.is_empty() && types.iter().all(|name| name == "string") {
+            return Value::from(text);
+        }
+        let trimmed = text.trim();
+        // Python's words for JSON's.
+        let word = match trimmed {
+            "True" => Some(Value::Bool(true)),
+            "False" => Some(Value::Bool(false)),
+            "None" => Some(Value::Null),
+            _ => None,
+        };
+        let value = word.or_else(|| serde_json::from_str(trimmed).ok());
+        let fits = |value: &Value| match types.is_empty() {
+            // A quoted text is a text with quotes, if nothing is known.
+            true => !value.is_string(),
+            false => types.iter().any(|name| is_of(value, name)),
+        };
+        value.filter(fits).unwrap_or_else(|| Value::from(text))
+    }
+}
+
+/// The types that a schema allows, in `type`, `anyOf` or `oneOf`; empty if it does not say.
+fn types(schema: &Value) -> Vec<String> {
+    let names = |value: Option<&Value>| -> Vec<String> {
+        match value {
+            Some(Value::String(name)) => vec![name.to_lowercase()],
+            Some(Value::Array(names)) => {
+                names.iter().filter_map(Value::as_str).map(str::to_lowercase).collect()
+            }
+            _ => Vec::new(),
+        }
+    };
+    let mut found = names(schema.get("type"));
+    for key in ["anyOf", "oneOf"] {
+        let inner = schema.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        found.extend(inner.iter().flat_map(|one| names(one.get("type"))));
+    }
+    if found.is_empty()
+        && let Some(values) = schema.get("enum").and_then(Value::as_array)
+        && values.iter().all(Value::is_string)
+    {
+        found.push("string".to_owned());
+    }
+    found
+}
+
+/// Whether `value` is of the JSON Schema type `name`, or of the word that Python has for it.
+fn is_of(value: &Value, name: &str) -> bool {
+    match name {
+        "string" | "str" => value.is_string(),
+        "integer" | "int" => value.is_i64() || value.is_u64(),
+        "number" | "float" => value.is_number(),
+        "boolean" | "bool" => value.is_boolean(),
+        "object" | "dict" => value.is_object(),
+        "array" | "list" => value.is_array(),
+        "null" => value.is_null(),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn texts_become_what_the_schema_says() {
+        let properties = json!({
+            "s": {"type": "string"}, "i": {"type": "integer"}, "b": {"type": "boolean"}, "o": {"type": "object"},
+            "n": {"anyOf": [{"type": "number"}, {"type": "null"}]}, "m": {"type": ["string", "integer"]},
+            "e": {"enum": ["1", "2"]}, "q": {},
+        });
+        let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}]);
+        let tools = Tools::new(Some(&tools));
+        for (key, text, expected) in [
+            ("s", "5", json!("5")),
+            ("s", " a\n", json!(" a\n")),
+            ("i", "5", json!(5)),
+            ("i", "5.5", json!("5.5")),
+            ("b", "True", json!(true)),
+            ("b", " false ", json!(false)),
+            ("o", "{\"a\": [1]}", json!({"a": [1]})),
+            ("o", "{\"a\"", json!("{\"a\"")),
+            ("n", "None", json!(null)),
+            ("n", "1e3", json!(1000.0)),
+            ("m", "7", json!(7)),
+            ("m", "seven", json!("seven")),
+            ("e", "1", json!("1")),
+            ("q", "1", json!(1)),
+            ("unknown", "\"a\"", json!("\"a\"")),
+            ("unknown", "[1]", json!([1])),
+        ] {
+            assert_eq!(tools.value("f", key, text), expected, "{key} {text}");
+        }
+        assert!(tools.may_call("f") && !tools.may_call("g") && Tools::default().may_call("g"));
+    }
+}
