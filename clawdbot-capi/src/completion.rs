@@ -23,6 +23,8 @@ pub const CLAWDBOT_FINISH_DEADLINE: i32 = 4;
 pub struct clawdbot_completion {
     completion: Completion,
     text: Text,
+    reasoning: Text,
+    tool_calls: Text,
     logprobs: Option<Vec<TokenReport>>,
 }
 
@@ -30,7 +32,10 @@ impl clawdbot_completion {
     pub(crate) fn new(completion: Completion) -> Self {
         let text = Text::from(completion.text.clone());
         let logprobs = completion.logprobs.as_ref().map(|all| all.iter().map(TokenReport::new).collect());
-        clawdbot_completion { completion, text, logprobs }
+        let reasoning = Text::from(completion.reasoning.clone());
+        let calls = completion.tool_calls.iter().map(|call| serde_json::Value::Object(call.to_json()));
+        let tool_calls = Text::from(calls.collect::<serde_json::Value>().to_string());
+        clawdbot_completion { completion, text, reasoning, tool_calls, logprobs }
     }
 }
 
@@ -135,6 +140,25 @@ pub extern "C" fn clawdbot_completion_text(
     completion.map_or(std::ptr::null(), |completion| completion.text.give(length))
 }
 
+/// The reasoning before the answer, as `clawdbot_completion_text` gives the text; empty if there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_reasoning(
+    completion: Option<&clawdbot_completion>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    completion.map_or(std::ptr::null(), |completion| completion.reasoning.give(length))
+}
+
+/// The functions that the model asks to be called: a JSON array of objects with index, id, name and arguments (a JSON object as
+/// text), as `clawdbot_completion_text` gives the text; `[]` if there are none.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_tool_calls(
+    completion: Option<&clawdbot_completion>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    completion.map_or(std::ptr::null(), |completion| completion.tool_calls.give(length))
+}
+
 /// The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
 /// completion is freed. NULL for NULL.
 #[unsafe(no_mangle)]
@@ -207,7 +231,8 @@ pub extern "C" fn clawdbot_completion_logprobs(
     })
 }
 
-/// All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
+/// All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, and the options that
+/// were in force.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_completion_json(
     completion: Option<&clawdbot_completion>,

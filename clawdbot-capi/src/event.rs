@@ -18,12 +18,19 @@ pub const CLAWDBOT_EVENT_TOKEN: i32 = 2;
 /// Event kind: the end, with the completion. The last event.
 pub const CLAWDBOT_EVENT_DONE: i32 = 3;
 
+/// Event kind: text of the reasoning became certain.
+pub const CLAWDBOT_EVENT_REASONING: i32 = 4;
+/// Event kind: a tool call is complete.
+pub const CLAWDBOT_EVENT_TOOL_CALL: i32 = 5;
+
 /// Something that happened to a request.
 pub struct clawdbot_event(Inner);
 
 enum Inner {
     Progress { done: u64, total: u64 },
     Token { id: u32, text: Text, logprobs: Option<TokenReport> },
+    Reasoning(Text),
+    ToolCall(Text),
     Done(Box<clawdbot_completion>),
 }
 
@@ -35,6 +42,10 @@ impl clawdbot_event {
                 let logprobs = logprobs.as_ref().map(TokenReport::new);
                 Inner::Token { id, text: Text::from(text), logprobs }
             }
+            Event::Reasoning { text } => Inner::Reasoning(Text::from(text)),
+            Event::ToolCall(call) => {
+                Inner::ToolCall(Text::from(serde_json::Value::Object(call.to_json()).to_string()))
+            }
             Event::Done(completion) => Inner::Done(Box::new(clawdbot_completion::new(*completion))),
             other => return Err(internal(format!("no C event for {other:?}"))),
         }))
@@ -44,6 +55,8 @@ impl clawdbot_event {
         match self.0 {
             Inner::Progress { .. } => CLAWDBOT_EVENT_PROGRESS,
             Inner::Token { .. } => CLAWDBOT_EVENT_TOKEN,
+            Inner::Reasoning(_) => CLAWDBOT_EVENT_REASONING,
+            Inner::ToolCall(_) => CLAWDBOT_EVENT_TOOL_CALL,
             Inner::Done(_) => CLAWDBOT_EVENT_DONE,
         }
     }
@@ -94,15 +107,28 @@ pub extern "C" fn clawdbot_event_token_id(
 }
 
 /// Of a token event: the text that became certain with it, whole characters only, with a NUL after it; its length goes
-/// to `length`, which may be NULL. Empty while a character or a possible stop text is open. Valid until the event is
-/// freed, or the callback that was given it returns. NULL for other events and for NULL.
+/// to `length`, which may be NULL. Empty while a character or a possible stop text is open. Of a reasoning event: its text. Valid
+/// until the event is freed, or the callback that was given it returns. NULL for other events and for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_event_text(
     event: Option<&clawdbot_event>,
     length: Option<&mut MaybeUninit<usize>>,
 ) -> *const c_char {
     match event.map(|event| &event.0) {
-        Some(Inner::Token { text, .. }) => text.give(length),
+        Some(Inner::Token { text, .. } | Inner::Reasoning(text)) => text.give(length),
+        _ => std::ptr::null(),
+    }
+}
+
+/// Of a tool call event: the call as a JSON object, with index, id, name and arguments (a JSON object as text); its length goes to
+/// `length`, which may be NULL. Valid as the text of an event is. NULL for other events and for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_event_tool_call(
+    event: Option<&clawdbot_event>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    match event.map(|event| &event.0) {
+        Some(Inner::ToolCall(call)) => call.give(length),
         _ => std::ptr::null(),
     }
 }

@@ -257,7 +257,7 @@ impl<'a> Chat<'a> {
             }
             Err(failure) => return Err(failure),
         };
-        self.messages.push(json!({"role": "assistant", "content": completion.text}));
+        self.messages.push(answered(&completion));
         self.print(&completion, args)?;
         Ok(Ok(()))
     }
@@ -302,6 +302,23 @@ impl<'a> Chat<'a> {
         let chat = self.conversation(self.messages.clone());
         self.session.insert(session).chat_stream(&chat, &self.options)
     }
+}
+
+/// A completion as a message.
+fn answered(completion: &Completion) -> Value {
+    let mut message = json!({"role": "assistant", "content": completion.text});
+    if !completion.reasoning.is_empty() {
+        message["reasoning_content"] = completion.reasoning.as_str().into();
+    }
+    if !completion.tool_calls.is_empty() {
+        let calls = completion.tool_calls.iter().map(|call| {
+            // They are an object, as every call's.
+            let arguments: Value = serde_json::from_str(&call.arguments).unwrap_or_default();
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+        });
+        message["tool_calls"] = calls.collect();
+    }
+    message
 }
 
 /// Adds how to continue: a conversation that is too long stays so.

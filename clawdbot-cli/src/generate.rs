@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
 use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
+use serde_json::Value;
 
 use crate::args::{GenerateArgs, Given, OutputArgs};
 use crate::interrupt::Work;
@@ -51,7 +52,8 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
-/// Reads a stream to its end; unless the output is JSON, prints its text to stdout as it comes.
+/// Reads a stream to its end; unless the output is JSON, prints its text to stdout as it comes, and each tool call as a line of
+/// JSON. Reasoning is shown on a terminal alone, dimmed.
 pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Result<Completion, Failure> {
     work.cancels(stream.cancel_handle());
     // On a terminal an error starts on a new line.
@@ -59,10 +61,27 @@ pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Re
         true => print("\n").err().unwrap_or_else(|| error.into()),
         false => error.into(),
     };
+    let mut reasoned = false;
     while let Some(event) = stream.next_event().map_err(apart)? {
         match event {
-            Event::Token { text, .. } if !output.json && !text.is_empty() => print(&text)?,
-            Event::Done(completion) => return Ok(*completion),
+            Event::Token { text, .. } if !output.json && !text.is_empty() => {
+                // The answer begins on a line of its own.
+                let apart = if std::mem::take(&mut reasoned) { "\n\n" } else { "" };
+                print(&format!("{apart}{text}"))?;
+            }
+            Event::Reasoning { text } if !output.json && io::stdout().is_terminal() => {
+                print(&format!("\x1b[2m{text}\x1b[0m"))?;
+                reasoned = true;
+            }
+            Event::ToolCall(call) if !output.json => {
+                print_line(&format!("\n{}", Value::Object(call.to_json())))?;
+            }
+            Event::Done(completion) => {
+                if !output.quiet {
+                    completion.warnings.iter().for_each(|warning| warn(warning));
+                }
+                return Ok(*completion);
+            }
             _ => {}
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::metrics::MAX_DRAFTS;
 use crate::options::shown;
+use crate::output::ToolCall;
 use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
@@ -136,22 +137,35 @@ pub enum Event {
         /// Its id.
         id: u32,
         /// The text that became certain with it: whole characters only. Empty while a character is incomplete or a stop
-        /// text may have begun.
+        /// text may have begun, and in reasoning and calls.
         text: String,
         /// Its log-probability and those of the most likely tokens, if asked for.
         logprobs: Option<Logprobs>,
     },
+    /// Text of the reasoning became certain. The token that it came with follows.
+    Reasoning {
+        /// The text.
+        text: String,
+    },
+    /// A tool call is complete. The token that it ended with came before.
+    ToolCall(ToolCall),
     /// The end: the last event.
     Done(Box<Completion>),
 }
 
-/// The result of a request. Two are equal if text, tokens, finish reason and log-probabilities are; usage and options
-/// are not compared.
+/// The result of a request. Two are equal if text, tokens, finish reason and log-probabilities are, and what was read of the
+/// output; usage and options are not compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completion {
-    /// The generated text.
+    /// The generated text: without reasoning and tool calls, where they are read.
     pub text: String,
+    /// The reasoning before the answer.
+    pub reasoning: String,
+    /// The functions that the model asks to be called.
+    pub tool_calls: Vec<ToolCall>,
+    /// What looked like a tool call and could not be read as one: it is in the text.
+    pub warnings: Vec<String>,
     /// The generated tokens, a stop token included.
     pub token_ids: Vec<u32>,
     /// Why it ended.
@@ -168,6 +182,9 @@ impl PartialEq for Completion {
     fn eq(&self, other: &Self) -> bool {
         self.finish_reason == other.finish_reason
             && self.text == other.text
+            && self.reasoning == other.reasoning
+            && self.tool_calls == other.tool_calls
+            && self.warnings == other.warnings
             && self.token_ids == other.token_ids
             && self.logprobs == other.logprobs
     }
@@ -177,9 +194,23 @@ impl PartialEq for Completion {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum EventValue {
-    Progress { done: usize, total: usize },
-    Token { id: u32, text: String, logprobs: Option<Logprobs> },
-    Done { completion: Box<Completion> },
+    Progress {
+        done: usize,
+        total: usize,
+    },
+    Token {
+        id: u32,
+        text: String,
+        logprobs: Option<Logprobs>,
+    },
+    Reasoning {
+        text: String,
+    },
+    #[serde(rename = "tool_call")]
+    ToolCall(ToolCall),
+    Done {
+        completion: Box<Completion>,
+    },
 }
 
 impl From<EventValue> for Event {
@@ -187,6 +218,8 @@ impl From<EventValue> for Event {
         match value {
             EventValue::Progress { done, total } => Event::Progress { done, total },
             EventValue::Token { id, text, logprobs } => Event::Token { id, text, logprobs },
+            EventValue::Reasoning { text } => Event::Reasoning { text },
+            EventValue::ToolCall(call) => Event::ToolCall(call),
             EventValue::Done { completion } => Event::Done(completion),
         }
     }
@@ -197,6 +230,8 @@ impl From<Event> for EventValue {
         match event {
             Event::Progress { done, total } => EventValue::Progress { done, total },
             Event::Token { id, text, logprobs } => EventValue::Token { id, text, logprobs },
+            Event::Reasoning { text } => EventValue::Reasoning { text },
+            Event::ToolCall(call) => EventValue::ToolCall(call),
             Event::Done(completion) => EventValue::Done { completion },
         }
     }
@@ -249,7 +284,8 @@ macro_rules! json {
 }
 
 json! {
-    Completion { text token_ids finish_reason usage logprobs options }
+    Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs options }
+    ToolCall { index id name arguments }
     TokenLogprob { id logprob }
     Usage {
         prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position queue_seconds
@@ -275,7 +311,7 @@ impl Logprobs {
 }
 
 impl Event {
-    /// All of it as a JSON object: `kind` (`progress`, `token`, `done`), and the fields of that kind.
+    /// All of it as a JSON object: `kind` (`progress`, `token`, `reasoning`, `tool_call`, `done`), and the fields of that kind.
     pub fn to_json(&self) -> Map<String, Value> {
         object_of(self)
     }
@@ -294,6 +330,13 @@ impl Event {
                 let (id, text) = (fields.get("id")?, fields.get("text")?);
                 Ok(Event::Token { id, text, logprobs: fields.get("logprobs")? })
             }
+            Some("reasoning") => Ok(Event::Reasoning { text: fields.get("text")? }),
+            Some("tool_call") => Ok(Event::ToolCall(ToolCall {
+                index: fields.get("index")?,
+                id: fields.get("id")?,
+                name: fields.get("name")?,
+                arguments: fields.get("arguments")?,
+            })),
             Some("done") => match object.get("completion") {
                 Some(Value::Object(completion)) => {
                     Completion::from_json(completion).map(Box::new).map(Event::Done)
@@ -314,8 +357,13 @@ mod tests {
         let token = |id, logprob| TokenLogprob { id, logprob };
         let logprobs = Logprobs { chosen: token(3, -0.1), top: vec![token(3, -0.1), token(4, -1.7e-3)] };
         let options = serde_json::json!({"seed": 3});
+        let text = |text: &str| text.to_owned();
+        let call = ToolCall { index: 0, id: text("abc"), name: text("f"), arguments: text("{}") };
         let completion = Completion {
             text: "ü".to_owned(),
+            reasoning: "Hm.".to_owned(),
+            tool_calls: vec![call.clone()],
+            warnings: vec!["no call".to_owned()],
             token_ids: vec![3],
             finish_reason: FinishReason::Length,
             usage: Usage { prompt_tokens: 2, queue_seconds: 0.25, decode_seconds: 0.1, ..Usage::default() },
@@ -339,6 +387,9 @@ mod tests {
         assert_ne!(slower.to_json(), object);
         for other in [
             Completion { text: String::new(), ..completion.clone() },
+            Completion { reasoning: String::new(), ..completion.clone() },
+            Completion { tool_calls: Vec::new(), ..completion.clone() },
+            Completion { warnings: Vec::new(), ..completion.clone() },
             Completion { token_ids: vec![4], ..completion.clone() },
             Completion { finish_reason: FinishReason::Stop, ..completion.clone() },
             Completion { logprobs: None, ..completion.clone() },
@@ -351,6 +402,8 @@ mod tests {
         for (kind, event) in [
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),
+            ("reasoning", Event::Reasoning { text: text("Hm") }),
+            ("tool_call", Event::ToolCall(call)),
             ("done", Event::Done(Box::new(completion))),
         ] {
             let object = event.to_json();
@@ -367,11 +420,14 @@ mod tests {
     fn a_bad_field_is_named() {
         let good = serde_json::json!({
             "text": "a", "token_ids": [3], "finish_reason": "stop", "usage": Usage::default().to_json(), "logprobs": null,
-            "options": {},
+            "options": {}, "reasoning": "", "tool_calls": [], "warnings": [],
         });
         assert!(Completion::from_json(good.as_object().unwrap()).is_ok());
         for (field, bad, found) in [
             ("text", Value::Null, "nothing"),
+            ("reasoning", Value::Null, "nothing"),
+            ("tool_calls", "x".into(), "\"x\""),
+            ("warnings", 5.into(), "5"),
             ("token_ids", "x".into(), "\"x\""),
             ("finish_reason", "tired".into(), "\"tired\""),
             ("usage", Value::Object(Map::new()), "{}"),
@@ -393,6 +449,8 @@ mod tests {
             (serde_json::json!({"kind": "done"}), "completion"),
             (serde_json::json!({"kind": "progress", "done": 1}), "total"),
             (serde_json::json!({"kind": "token", "id": -1, "text": ""}), "id"),
+            (serde_json::json!({"kind": "reasoning"}), "text"),
+            (serde_json::json!({"kind": "tool_call", "index": 0, "id": ""}), "name"),
         ] {
             let error = Event::from_json(event.as_object().unwrap()).unwrap_err();
             assert!(error.message().starts_with(&format!("Event: field {field}: ")), "{error}");

@@ -12,6 +12,7 @@ use crate::load::quantization::parse_spec;
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
 use crate::options::GenerateOptions;
+use crate::output::{OutputFormats, Piece, Tools, output_examples};
 use crate::spec::config::ModelConfig;
 use crate::spec::generation;
 use crate::tokenizer::{
@@ -207,6 +208,46 @@ pub fn template(data: &[u8]) -> Result<()> {
     let mut variables = Map::new();
     variables.insert("bos_token".to_owned(), "<s>".into());
     render_chat_template(&source, &messages, Some(&tools), AddGenerationPrompt::Yes, &variables).map(|_| ())
+}
+
+/// Lines: a format of calls, one of reasoning, how the prompt ends; the rest is an output, which is read whole and by the
+/// character, with the same result. Nothing that it says may get lost or be made up.
+pub fn output(data: &[u8]) -> Result<()> {
+    let text = String::from_utf8_lossy(data);
+    let mut parts = text.splitn(4, '\n');
+    let mut next = || parts.next().unwrap_or_default();
+    let (tool, reasoning, tail, output) = (next(), next(), next(), next());
+    let invalid = |what| Error::invalid_argument(format!("expected formats and an output, found {what}"));
+    let formats = OutputFormats::new(tool, reasoning)?.ok_or_else(|| invalid("no format"))?;
+    let tools = json!([{"name": "f", "parameters": {"properties": {"a": {"type": "integer"}}}}]);
+    let read = |pieces: &mut dyn Iterator<Item = &str>| {
+        let mut parser = formats.parser(Tools::new(Some(&tools)), 1, tail);
+        let mut parts: Vec<Piece> = pieces.flat_map(|piece| parser.push(piece)).collect();
+        parts.extend(parser.finish());
+        // Where text is cut says nothing.
+        parts.into_iter().fold((String::new(), String::new(), Vec::new()), |mut all, part| {
+            match part {
+                Piece::Text(text) => all.0.push_str(&text),
+                Piece::Reasoning(text) => all.1.push_str(&text),
+                other => all.2.push(other),
+            }
+            all
+        })
+    };
+    let whole = read(&mut std::iter::once(output));
+    let cut = read(&mut output.char_indices().map(|(at, c)| &output[at..at + c.len_utf8()]));
+    match whole == cut {
+        true => Ok(()),
+        false => Err(Error::internal(format!("output: expected {whole:?}, found {cut:?}"))),
+    }
+}
+
+/// Outputs in every format.
+pub fn output_seeds() -> Vec<Vec<u8>> {
+    let seeds = output_examples().map(|(tool, reasoning, output)| {
+        format!("{tool}\n{reasoning}\n<|start|>assistant\n{output} then\n{output}").into_bytes()
+    });
+    seeds.collect()
 }
 
 fn read_weights(opened: &Opened) -> Result<()> {

@@ -226,6 +226,55 @@ plain_data! {
     }
 }
 
+/// A call of a function that the model asks for.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct ToolCall(core::ToolCall);
+
+impl From<core::ToolCall> for ToolCall {
+    fn from(call: core::ToolCall) -> Self {
+        ToolCall(call)
+    }
+}
+
+impl ToolCall {
+    fn core(&self) -> &core::ToolCall {
+        &self.0
+    }
+}
+
+plain_data! {
+    ToolCall {
+        /// Its number among the calls of the answer, from 0.
+        #[getter]
+        fn index(&self) -> usize {
+            self.0.index
+        }
+
+        /// What the model called it, or letters and digits that follow from the call.
+        #[getter]
+        fn id(&self) -> &str {
+            &self.0.id
+        }
+
+        /// Name of the function.
+        #[getter]
+        fn name(&self) -> &str {
+            &self.0.name
+        }
+
+        /// The arguments: a JSON object as text.
+        #[getter]
+        fn arguments(&self) -> &str {
+            &self.0.arguments
+        }
+
+        fn __repr__(&self) -> String {
+            let call = &self.0;
+            format!("ToolCall(id={:?}, name={:?}, arguments={:?})", call.id, call.name, call.arguments)
+        }
+    }
+}
+
 /// The result of a request.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Completion {
@@ -248,10 +297,28 @@ impl Completion {
 
 plain_data! {
     Completion {
-        /// The generated text.
+        /// The generated text: without reasoning and tool calls, where they are read.
         #[getter]
         fn text(&self) -> &str {
             &self.core.text
+        }
+
+        /// The reasoning before the answer.
+        #[getter]
+        fn reasoning(&self) -> &str {
+            &self.core.reasoning
+        }
+
+        /// The functions that the model asks to be called.
+        #[getter]
+        fn tool_calls(&self) -> Vec<ToolCall> {
+            self.core.tool_calls.iter().cloned().map(ToolCall).collect()
+        }
+
+        /// What looked like a tool call and could not be read as one: it is in the text.
+        #[getter]
+        fn warnings(&self) -> &[String] {
+            &self.core.warnings
         }
 
         /// The generated tokens, a stop token included.
@@ -317,12 +384,14 @@ impl Event {
 
 plain_data! {
     Event {
-        /// `token`, `progress` or `done`.
+        /// `token`, `reasoning`, `tool_call`, `progress` or `done`.
         #[getter]
         fn kind(&self) -> PyResult<&'static str> {
             match &self.0 {
                 core::Event::Progress { .. } => Ok("progress"),
                 core::Event::Token { .. } => Ok("token"),
+                core::Event::Reasoning { .. } => Ok("reasoning"),
+                core::Event::ToolCall(_) => Ok("tool_call"),
                 core::Event::Done(_) => Ok("done"),
                 other => {
                     let message = format!("unknown event {other:?}");
@@ -340,11 +409,11 @@ plain_data! {
             }
         }
 
-        /// `token`: the text that became certain with it, perhaps none.
+        /// `token`: the text that became certain with it, perhaps none. `reasoning`: its text.
         #[getter]
         fn text(&self) -> Option<&str> {
             match &self.0 {
-                core::Event::Token { text, .. } => Some(text),
+                core::Event::Token { text, .. } | core::Event::Reasoning { text } => Some(text),
                 _ => None,
             }
         }
@@ -354,6 +423,15 @@ plain_data! {
         fn logprobs(&self) -> Option<Logprobs> {
             match &self.0 {
                 core::Event::Token { logprobs, .. } => logprobs.clone().map(Logprobs),
+                _ => None,
+            }
+        }
+
+        /// `tool_call`: the call, complete.
+        #[getter]
+        fn tool_call(&self) -> Option<ToolCall> {
+            match &self.0 {
+                core::Event::ToolCall(call) => Some(ToolCall(call.clone())),
                 _ => None,
             }
         }
@@ -388,6 +466,10 @@ plain_data! {
         fn __repr__(&self) -> String {
             match &self.0 {
                 core::Event::Token { id, text, .. } => format!("Event(kind='token', id={id}, text={text:?})"),
+                core::Event::Reasoning { text } => format!("Event(kind='reasoning', text={text:?})"),
+                core::Event::ToolCall(call) => {
+                    format!("Event(kind='tool_call', tool_call={})", ToolCall(call.clone()).__repr__())
+                }
                 core::Event::Progress { done, total } => {
                     format!("Event(kind='progress', done={done}, total={total})")
                 }

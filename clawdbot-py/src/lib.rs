@@ -41,6 +41,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<stream::Stream>()?;
     module.add_class::<event::Event>()?;
     module.add_class::<event::Completion>()?;
+    module.add_class::<event::ToolCall>()?;
     module.add_class::<event::Usage>()?;
     module.add_class::<event::Logprobs>()?;
     module.add_class::<event::TokenLogprob>()?;

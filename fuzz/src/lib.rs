@@ -22,7 +22,7 @@ pub struct Target {
 
 /// Every parser: the only list.
 pub const TARGETS: &[Target] = &[
-    Target { name: "gguf", run: core::gguf, seeds: seeds::gguf, share: 30, text: false },
+    Target { name: "gguf", run: core::gguf, seeds: seeds::gguf, share: 25, text: false },
     Target { name: "safetensors", run: core::safetensors, seeds: seeds::safetensors, share: 12, text: false },
     Target { name: "index", run: core::index, seeds: seeds::index, share: 8, text: true },
     Target { name: "config", run: core::config, seeds: seeds::config, share: 17, text: true },
@@ -32,4 +32,5 @@ pub const TARGETS: &[Target] = &[
     Target { name: "session", run: core::session, seeds: seeds::session, share: 2, text: false },
     Target { name: "tables", run: core::tables, seeds: seeds::tables, share: 3, text: false },
     Target { name: "template", run: core::template, seeds: seeds::template, share: 5, text: true },
+    Target { name: "output", run: core::output, seeds: core::output_seeds, share: 5, text: true },
 ];

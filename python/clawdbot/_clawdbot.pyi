@@ -71,6 +71,7 @@ __all__ = [
     "TemplateRaised",
     "TokenLogprob",
     "Tokenizer",
+    "ToolCall",
     "UnknownOption",
     "UnsupportedModel",
     "Usage",
@@ -191,6 +192,30 @@ class Usage:
         """Tokens per second after the first one; 0 when there is nothing to divide by."""
 
 @final
+class ToolCall:
+    """A call of a function that the model asks for."""
+
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
+    @property
+    def index(self) -> int:
+        """Its number among the calls of the answer, from 0."""
+    @property
+    def id(self) -> str:
+        """What the model called it, or letters and digits that follow from the call."""
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+    @property
+    def arguments(self) -> str:
+        """The arguments: a JSON object as text."""
+
+@final
 class Completion:
     """The result of a request."""
 
@@ -203,7 +228,16 @@ class Completion:
         """All fields as a JSON text."""
     @property
     def text(self) -> str:
-        """The generated text."""
+        """The generated text: without reasoning and tool calls, where they are read."""
+    @property
+    def reasoning(self) -> str:
+        """The reasoning before the answer."""
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The functions that the model asks to be called."""
+    @property
+    def warnings(self) -> list[str]:
+        """What looked like a tool call and could not be read as one: it is in the text."""
     @property
     def token_ids(self) -> list[int]:
         """The generated tokens, a stop token included."""
@@ -232,17 +266,20 @@ class Event:
     def to_json(self) -> str:
         """All fields as a JSON text."""
     @property
-    def kind(self) -> Literal["token", "progress", "done"]:
-        """`token`, `progress` or `done`."""
+    def kind(self) -> Literal["token", "reasoning", "tool_call", "progress", "done"]:
+        """`token`, `reasoning`, `tool_call`, `progress` or `done`."""
     @property
     def id(self) -> int | None:
         """`token`: its id."""
     @property
     def text(self) -> str | None:
-        """`token`: the text that became certain with it, perhaps none."""
+        """`token`: the text that became certain with it, perhaps none. `reasoning`: its text."""
     @property
     def logprobs(self) -> Logprobs | None:
         """`token`: log-probabilities, if asked for."""
+    @property
+    def tool_call(self) -> ToolCall | None:
+        """`tool_call`: the call, complete."""
     @property
     def done(self) -> int | None:
         """`progress`: tokens of the prompt computed so far."""

@@ -9,6 +9,7 @@ use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::{GenerateOptions, PromptKind, check_names};
+use crate::output::{AUTO, NONE, OutputFormats, Tools, reasoning_format_of, tool_format_of};
 use crate::runtime::LogLevel;
 use crate::tokenizer::{AddGenerationPrompt, AddSpecialTokens};
 
@@ -92,6 +93,23 @@ impl Loaded {
             });
         }
         Ok(rendered)
+    }
+
+    /// Puts the formats of the model's template where `options` leave them open: that of calls if there are tools.
+    fn choose_formats(&self, chat: &Chat, options: &mut GenerateOptions) -> Result<()> {
+        let Some(templates) = self.text()?.templates.as_ref().map_err(Error::clone)? else { return Ok(()) };
+        let source = templates.select(chat.tools.as_ref())?.source();
+        if options.tool_format == AUTO {
+            let tools = chat.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
+            options.tool_format = if tools { tool_format_of(source) } else { NONE }.to_owned();
+        }
+        if options.reasoning_format == AUTO {
+            let found = reasoning_format_of(source);
+            // Beside calls in another format than the template's, its reasoning may be none.
+            let fits = OutputFormats::new(&options.tool_format, found).is_ok();
+            options.reasoning_format = if fits { found } else { NONE }.to_owned();
+        }
+        Ok(())
     }
 
     /// Tokens of a text prompt after `before` tokens. A beginning-of-sequence token that the text itself begins with, as
@@ -217,8 +235,10 @@ impl Session {
         delivery: Delivery,
         cancel: &CancelHandle,
     ) -> Result<Stream> {
-        let options = &options.for_prompt(PromptKind::Chat);
-        let tokens = self.loaded().encode_chat(chat, options, cancel)?;
-        self.request_from(Some(tokens), options, delivery, cancel.ticket())
+        let mut options = options.for_prompt(PromptKind::Chat);
+        let tokens = self.loaded().encode_chat(chat, &options, cancel)?;
+        self.loaded().choose_formats(chat, &mut options)?;
+        let tools = Tools::new(chat.tools.as_ref());
+        self.request_from(Some(tokens), tools, &options, delivery, cancel.ticket())
     }
 }

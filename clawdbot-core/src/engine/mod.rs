@@ -13,6 +13,7 @@ mod ended;
 mod entry;
 mod grants;
 mod guess;
+mod job_text;
 mod mailbox;
 mod memory;
 #[cfg(all(test, loom))]
@@ -77,6 +78,7 @@ pub(crate) use draft_model::DraftModel;
 use drafters::Drafters;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
+pub(crate) use job_text::JobText;
 pub(crate) use mailbox::{Mailbox, Taken};
 pub(crate) use mtp::{Mtp, mtp_rows};
 use pacing::Pacing;
@@ -86,7 +88,7 @@ use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
 pub(crate) use save::{Held, lost};
-pub(crate) use sequence::{Job, JobText, Sequence};
+pub(crate) use sequence::{Job, Sequence};
 pub(crate) use served::{Resources, Served};
 use swapped::Swapped;
 

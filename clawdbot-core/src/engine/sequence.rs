@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::guess::Guesses;
+use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
 use super::queue::Rank;
 use super::swapped::Swapped;
@@ -18,7 +19,6 @@ use crate::forward::pooling::Pooler;
 use crate::metrics::{MAX_DRAFTS, Meter, Times};
 use crate::options::Resolved;
 use crate::sampling::{Logprobs, Sampled, TokenLogprob};
-use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
 
 /// The tokens and the cached state of a conversation or of a single request.
 #[derive(Debug, Default)]
@@ -83,8 +83,8 @@ pub(crate) struct Job {
     /// Whether only the completion is queued, and no event for each token.
     pub(crate) quiet: bool,
     text: Option<JobText>,
-    /// All text emitted so far.
-    emitted: String,
+    /// All that was emitted so far.
+    emitted: Said,
     logprobs: Vec<Logprobs>,
     pub(crate) mailbox: Sender,
     pub(crate) ticket: Ticket,
@@ -115,69 +115,6 @@ const BASE_BYTES: usize = 2048;
 const STOP_BYTES: usize = 3;
 /// Bytes of an entry of `logit_bias`, in maps and in the completion.
 const BIAS_BYTES: usize = 128;
-/// Tokens of the prompt that the decoder gets: enough to know how its text ends.
-const CONTEXT_TOKENS: usize = 8;
-
-/// Turns token ids into text, up to a stop text.
-#[derive(Debug)]
-pub(crate) struct JobText {
-    /// `None` after the end.
-    decoder: Option<StreamDecoder>,
-    stop: StopMatcher,
-    /// Ids from here on are padding of the model's vocabulary and have no text.
-    id_limit: u32,
-}
-
-impl JobText {
-    /// For text that continues `prompt`.
-    pub(crate) fn new(tokenizer: &Tokenizer, options: &Resolved, prompt: &[u32]) -> Result<Self> {
-        let mut decoder = StreamDecoder::new(tokenizer, options.skip_special_tokens.into());
-        let id_limit = tokenizer.id_limit();
-        // Whether a token's leading space is kept depends on whether text precedes it.
-        let tail = &prompt[prompt.len().saturating_sub(CONTEXT_TOKENS)..];
-        for &id in tail.iter().filter(|&&id| id < id_limit) {
-            decoder.push(id)?;
-        }
-        Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit })
-    }
-
-    /// Adds a token (`None`: one without text). Returns the text that is certain now.
-    fn push(&mut self, token: Option<u32>) -> Result<Piece> {
-        let mut text = String::new();
-        if let (Some(decoder), Some(id)) = (&mut self.decoder, token.filter(|&id| id < self.id_limit)) {
-            text = decoder.push(id)?;
-        }
-        Ok(self.up_to_stop(&text))
-    }
-
-    /// Adds the last token. Returns all text that is left.
-    fn finish(&mut self, token: Option<u32>) -> Result<Piece> {
-        let mut text = String::new();
-        if let Some(mut decoder) = self.decoder.take() {
-            if let Some(id) = token.filter(|&id| id < self.id_limit) {
-                text = decoder.push(id)?;
-            }
-            text.push_str(&decoder.finish()?);
-        }
-        let mut piece = self.up_to_stop(&text);
-        if !piece.stopped {
-            piece.text.push_str(&self.stop.flush());
-        }
-        Ok(piece)
-    }
-
-    fn up_to_stop(&mut self, text: &str) -> Piece {
-        let outcome = self.stop.push(text);
-        Piece { text: outcome.emit, stopped: outcome.stopped.is_some() }
-    }
-}
-
-/// Text of a token.
-struct Piece {
-    text: String,
-    /// Whether a stop text was found, before which `text` ends.
-    stopped: bool,
-}
 
 impl Job {
     /// A request to generate. `text` is `None` for a model without a tokenizer.
@@ -194,7 +131,7 @@ impl Job {
             pooler: None,
             quiet: false,
             text,
-            emitted: String::new(),
+            emitted: Said::default(),
             logprobs: Vec::new(),
             mailbox: Sender::default(),
             ticket: Ticket::default(),
@@ -243,7 +180,8 @@ impl Job {
         let options = STOP_BYTES * stop
             + BIAS_BYTES * self.options.logit_bias.len()
             + 2 * 4 * self.options.stop_token_ids.len();
-        self.emitted.capacity() + self.logprobs.len() * report + events + options
+        let text = self.text.as_ref().map_or(0, JobText::bytes);
+        self.emitted.bytes() + text + self.logprobs.len() * report + events + options
     }
 
     /// Whether its last event is queued or already read.
@@ -350,7 +288,7 @@ impl Sequence {
         } else if generated >= job.options.max_tokens as usize || self.tokens.len() >= max_context {
             reason = Some(FinishReason::Length);
         }
-        let mut text = String::new();
+        let mut said = Said::default();
         if let Some(job_text) = &mut job.text {
             // The text ends before a stop token.
             let token = (reason != Some(FinishReason::Stop)).then_some(id);
@@ -360,15 +298,20 @@ impl Sequence {
             };
             match piece {
                 Ok(piece) => {
-                    text = piece.text;
                     reason = if piece.stopped { Some(FinishReason::Stop) } else { reason };
+                    said = job_text.read(piece, reason.is_some());
                 }
                 Err(error) => return job.fail(error),
             }
         }
-        job.emitted.push_str(&text);
+        job.emitted.extend(&said);
         job.logprobs.extend(logprobs.clone());
+        let Said { text, reasoning, calls, .. } = said;
+        if !reasoning.is_empty() {
+            job.push(Event::Reasoning { text: reasoning });
+        }
         job.push(Event::Token { id, text, logprobs });
+        calls.into_iter().for_each(|call| job.push(Event::ToolCall(call)));
         if let Some(reason) = reason {
             self.finish(reason);
         }
@@ -381,8 +324,17 @@ impl Sequence {
         let first_token = job.first_token.unwrap_or(now);
         let prefill_started = job.prefill_started.unwrap_or(first_token);
         job.finished = true;
+        if let Some(text) = &mut job.text {
+            // Of a request that is stopped, what is held back of a call.
+            let rest = text.read(Piece::default(), true);
+            job.emitted.extend(&rest);
+        }
+        let Said { text, reasoning, calls: tool_calls, warnings } = std::mem::take(&mut job.emitted);
         let completion = Completion {
-            text: std::mem::take(&mut job.emitted),
+            text,
+            reasoning,
+            tool_calls,
+            warnings,
             token_ids: self.tokens.get(job.prompt_end..).unwrap_or(&[]).to_vec(),
             finish_reason: reason,
             usage: Usage {

@@ -7,6 +7,7 @@ use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
+use crate::output::{AUTO, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES};
 
 /// Most stop strings of a request.
 pub(crate) const MAX_STOPS: usize = 64;
@@ -84,6 +85,10 @@ options! {
         add_special_tokens: Option<bool> = None, "true for text, false for a chat, whose template adds its own";
         /// Leave special tokens out of the completion's text.
         skip_special_tokens: bool = true;
+        /// Format in which tool calls are read from the output. `auto`: that of the chat template, in a chat with tools.
+        tool_format: String [OptionType::Choice(TOOL_FORMAT_NAMES)] = AUTO.to_owned(), "auto";
+        /// Format in which reasoning is told from the answer. `auto`: that of the chat template, in a chat.
+        reasoning_format: String [OptionType::Choice(REASONING_FORMAT_NAMES)] = AUTO.to_owned(), "auto";
     }
 }
 
@@ -185,6 +190,9 @@ mod tests {
             ("min_tokens", json!(1.5)),
             ("logit_bias", json!({"x": 1})),
             ("seed", json!(-1)),
+            ("tool_format", json!("other")),
+            ("tool_format", json!(1)),
+            ("reasoning_format", json!("hermes")),
         ] {
             let error = parse(json!({ name: bad })).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}");

@@ -11,6 +11,7 @@ use super::generate::GenerateOptions;
 use super::load::Speculation;
 use super::spec::out_of_range;
 use crate::error::Result;
+use crate::output::{AUTO, NONE};
 
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
 const TOP_K: u32 = 50;
@@ -67,6 +68,10 @@ pub(crate) struct Resolved {
     /// `None` where a session was continued, whose texts are there already.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) skip_special_tokens: bool,
+    /// The format of calls, or `none`.
+    pub(crate) tool_format: String,
+    /// The format of reasoning, or `none`.
+    pub(crate) reasoning_format: String,
 }
 
 impl GenerateOptions {
@@ -165,6 +170,8 @@ impl Resolved {
             logprobs: options.logprobs,
             add_special_tokens: options.add_special_tokens,
             skip_special_tokens: options.skip_special_tokens,
+            tool_format: named(&options.tool_format),
+            reasoning_format: named(&options.reasoning_format),
         })
     }
 
@@ -198,6 +205,8 @@ impl Resolved {
             logprobs: None,
             add_special_tokens: None,
             skip_special_tokens: true,
+            tool_format: NONE.to_owned(),
+            reasoning_format: NONE.to_owned(),
         }
     }
 
@@ -209,6 +218,11 @@ impl Resolved {
             _ => Map::new(),
         }
     }
+}
+
+/// A format: none, where nothing has chosen one.
+fn named(format: &str) -> String {
+    if format == AUTO { NONE.to_owned() } else { format.to_owned() }
 }
 
 /// As the f64 that is written as the f32 is: 0.7, and not 0.699999988079071.
@@ -243,7 +257,7 @@ mod tests {
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
-            "add_special_tokens": false, "skip_special_tokens": false,
+            "add_special_tokens": false, "skip_special_tokens": false, "tool_format": "hermes", "reasoning_format": "think",
         });
         let defaults = GenerationDefaults::default();
         let context = ResolveContext {

@@ -31,8 +31,21 @@ macro_rules! plain {
 
 plain! {
     bool: OptionType::Bool;
-    String: OptionType::Text;
     PathBuf: OptionType::Path;
+}
+
+/// Texts, which may be some names only.
+impl OptionValue for String {
+    const TYPE: OptionType = OptionType::Text;
+
+    fn excess(&self, values: &OptionType) -> Option<String> {
+        match values {
+            OptionType::Choice(names) if !names.contains(&self.as_str()) => {
+                Some(shown(&Value::from(self.as_str())))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Whole numbers, which may be of a smaller range than their type's.

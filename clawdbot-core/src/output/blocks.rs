@@ -125,7 +125,9 @@ impl Blocks {
             }
             (_, reasoning) => {
                 let reasoning = reasoning.filter(|format| format.anywhere || !self.started);
-                marks.extend(reasoning.iter().flat_map(|format| format.open).map(|&open| (open, Mark::OpensReasoning)));
+                marks.extend(
+                    reasoning.iter().flat_map(|format| format.open).map(|&open| (open, Mark::OpensReasoning)),
+                );
                 let blocks = self.blocks.iter().filter(|block| !block.first || !self.started);
                 marks.extend(blocks.map(|block| (block.open, Mark::Opens(block))));
             }

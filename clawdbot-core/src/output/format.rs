@@ -107,13 +107,31 @@ impl Block {
         read: fn(&str, &Tools) -> Calls,
     ) -> Self {
         let end = End::Mark(close);
-        Block { open, end, quotes, first: false, keeps_open: false, maybe: false, ends_reasoning: false, read }
+        Block {
+            open,
+            end,
+            quotes,
+            first: false,
+            keeps_open: false,
+            maybe: false,
+            ends_reasoning: false,
+            read,
+        }
     }
 
     /// A JSON value after a mark.
     pub(super) const fn value(open: &'static str, read: fn(&str, &Tools) -> Calls) -> Self {
         let (end, quotes) = (End::Value, Quotes::Json);
-        Block { open, end, quotes, first: false, keeps_open: false, maybe: false, ends_reasoning: false, read }
+        Block {
+            open,
+            end,
+            quotes,
+            first: false,
+            keeps_open: false,
+            maybe: false,
+            ends_reasoning: false,
+            read,
+        }
     }
 
     /// What opens and closes it.

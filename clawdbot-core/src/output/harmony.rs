@@ -56,7 +56,10 @@ enum State {
     Reasoning,
     Answer,
     /// A call of a function.
-    Call { header: String, name: String },
+    Call {
+        header: String,
+        name: String,
+    },
 }
 
 impl Messages {
@@ -296,10 +299,13 @@ mod tests {
         let wants = Wants { reasoning: true, calls: true };
         let mut out = Vec::new();
         Messages::new(wants, 0, "").push(&text, true, &mut out);
-        let said: String = out.iter().filter_map(|piece| match piece {
-            Piece::Text(text) => Some(text.as_str()),
-            _ => None,
-        }).collect();
+        let said: String = out
+            .iter()
+            .filter_map(|piece| match piece {
+                Piece::Text(text) => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
         assert_eq!(said, text);
     }
 }

@@ -19,7 +19,11 @@ mod value;
 pub(crate) use call::Piece;
 pub use call::ToolCall;
 pub(crate) use parser::{OutputFormats, OutputParser};
-pub(crate) use table::{AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of};
+#[cfg(feature = "fuzzing")]
+pub(crate) use table::output_examples;
+pub(crate) use table::{
+    AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of,
+};
 pub(crate) use tools::Tools;
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ impl OutputFormats {
         if let (Some(tools), Some(reasoning)) = (tools, reasoning)
             && matches!(tools.grammar, Grammar::Messages) != reasoning.messages
         {
-            let (expected, found) = if reasoning.messages { ("none", reasoning) } else { ("harmony or none", reasoning) };
+            let (expected, found) =
+                if reasoning.messages { ("none", reasoning) } else { ("harmony or none", reasoning) };
             let found = found.name;
             let message = format!(
                 "option reasoning_format: expected {expected} with tool_format {}, found {found}",
@@ -55,6 +56,9 @@ impl OutputFormats {
             marks.push(reasoning.close);
             marks.extend_from_slice(reasoning.dropped);
         }
+        // Of a mark that goes on after a special token, this token.
+        let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
+        marks.extend(tokens);
         marks.retain(|mark| !mark.is_empty());
         marks
     }
@@ -75,7 +79,8 @@ impl OutputFormats {
             _ => (&[], &[]),
         };
         let tail = tail.trim_end();
-        let opens = |format: &&ReasoningFormat| format.open.iter().any(|open| tail.ends_with(open.trim_end()));
+        let opens =
+            |format: &&ReasoningFormat| format.open.iter().any(|open| tail.ends_with(open.trim_end()));
         let inside = self.reasoning.is_some_and(|format| opens(&format));
         OutputParser(Reader::Blocks(Blocks::new(self.reasoning, parts, tools, prompt, inside)))
     }

@@ -95,6 +95,21 @@ pub(crate) fn reasoning_format_of(template: &str) -> &'static str {
     REASONING_FORMATS.iter().find(|format| has(template, format.template)).map_or(NONE, |format| format.name)
 }
 
+/// Formats of calls and of reasoning that go together, with an output in them.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn output_examples() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    TOOL_FORMATS.iter().enumerate().map(|(at, tool)| {
+        let others = REASONING_FORMATS.iter().filter(|format| !format.messages);
+        let reasoning = match tool.grammar {
+            Grammar::Messages => REASONING_FORMATS.iter().find(|format| format.messages),
+            Grammar::Blocks { .. } => others.cycle().nth(at),
+        };
+        let Some(reasoning) = reasoning else { return (tool.name, NONE, tool.example.to_owned()) };
+        let open = reasoning.open.first().copied().unwrap_or_default();
+        (tool.name, reasoning.name, format!("{open}Hm.{}{}", reasoning.close, tool.example))
+    })
+}
+
 pub(super) fn tool_format(name: &str) -> Option<&'static ToolFormat> {
     TOOL_FORMATS.iter().find(|format| format.name == name).copied()
 }

@@ -144,7 +144,11 @@ fn what_is_no_call_is_text_with_a_warning() {
         ("harmony", "<|start|>assistant to=functions.f<|message|>no<|call|>"),
     ] {
         let found = read(tool, output);
-        assert_eq!((found.text.as_str(), found.calls.len(), found.warnings.len()), (output, 0, 1), "{found:?}");
+        assert_eq!(
+            (found.text.as_str(), found.calls.len(), found.warnings.len()),
+            (output, 0, 1),
+            "{found:?}"
+        );
         assert!(found.warnings[0].ends_with("it is in the text"), "{found:?}");
     }
     let many = "<tool_call></tool_call>x".repeat(100);
@@ -157,7 +161,11 @@ fn json_answers_are_no_calls() {
     for answer in ["{\"name\": \"Ann\", \"parameters\": {}}", "{\"a\": 1}", "{ not JSON", "[1, 2]", "{}"] {
         for tool in ["llama3_json", "xlam", "pythonic"] {
             let found = read(tool, answer);
-            assert_eq!((found.text.as_str(), found.calls.len(), found.warnings.len()), (answer, 0, 0), "{tool}");
+            assert_eq!(
+                (found.text.as_str(), found.calls.len(), found.warnings.len()),
+                (answer, 0, 0),
+                "{tool}"
+            );
         }
     }
     let two = "{\"name\": \"f\", \"parameters\": {\"a\": 1}}; {\"name\": \"g\", \"parameters\": {}}";
@@ -171,26 +179,75 @@ fn variants_of_formats() {
     for (tool, output, arguments) in [
         ("hermes", "<tool_call>{\"name\": \"f\", \"arguments\": \"{\\\"a\\\": 1}\"}", json!({"a": 1})),
         ("hermes", "<tool_call>[{\"function\": {\"name\": \"f\"}}]</tool_call>", json!({})),
-        ("hermes", "<tool_call>{\"name\": \"f\", \"arguments\": {\"b\": \"</tool_call>\"}}</tool_call>", json!({"b": "</tool_call>"})),
-        ("qwen3_coder", "<function=f>\n<parameter=b>\n1\n\n2\n</parameter>\n</function>\n</tool_call>", json!({"b": "1\n\n2"})),
-        ("qwen3_coder", "<tool_call><function=f><parameter=b>x\n<parameter=a>\n2\n</function></tool_call>", json!({"b": "x", "a": 2})),
-        ("mistral", "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 2}, \"id\": \"x\"}]", json!({"a": 2})),
+        (
+            "hermes",
+            "<tool_call>{\"name\": \"f\", \"arguments\": {\"b\": \"</tool_call>\"}}</tool_call>",
+            json!({"b": "</tool_call>"}),
+        ),
+        (
+            "qwen3_coder",
+            "<function=f>\n<parameter=b>\n1\n\n2\n</parameter>\n</function>\n</tool_call>",
+            json!({"b": "1\n\n2"}),
+        ),
+        (
+            "qwen3_coder",
+            "<tool_call><function=f><parameter=b>x\n<parameter=a>\n2\n</function></tool_call>",
+            json!({"b": "x", "a": 2}),
+        ),
+        (
+            "mistral",
+            "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": {\"a\": 2}, \"id\": \"x\"}]",
+            json!({"a": 2}),
+        ),
         ("mistral", "[TOOL_CALLS]f[CALL_ID]x[ARGS]{\"a\": 2}", json!({"a": 2})),
         ("mistral", "[TOOL_CALLS]f{\"b\": \"}\"}", json!({"b": "}"})),
-        ("deepseek", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 2}\n```<｜tool▁call▁end｜>", json!({"a": 2})),
-        ("deepseek_dsml", "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"b\" string=\"true\">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>", json!({"b": "2"})),
-        ("glm", "<tool_call>f<arg_key>a</arg_key><arg_value>2</arg_value><arg_key>b</arg_key><arg_value>2</arg_value></tool_call>", json!({"a": 2, "b": "2"})),
-        ("gemma4", "<|tool_call>call:f{b:<|\"|>a}, <tool_call|>b<|\"|>,l:[1,{x:true}],o:{}}<tool_call|>", json!({"b": "a}, <tool_call|>b", "l": [1, {"x": true}], "o": {}})),
+        (
+            "deepseek",
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"a\": 2}\n```<｜tool▁call▁end｜>",
+            json!({"a": 2}),
+        ),
+        (
+            "deepseek_dsml",
+            "<｜DSML｜tool_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"b\" string=\"true\">2</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜tool_calls>",
+            json!({"b": "2"}),
+        ),
+        (
+            "glm",
+            "<tool_call>f<arg_key>a</arg_key><arg_value>2</arg_value><arg_key>b</arg_key><arg_value>2</arg_value></tool_call>",
+            json!({"a": 2, "b": "2"}),
+        ),
+        (
+            "gemma4",
+            "<|tool_call>call:f{b:<|\"|>a}, <tool_call|>b<|\"|>,l:[1,{x:true}],o:{}}<tool_call|>",
+            json!({"b": "a}, <tool_call|>b", "l": [1, {"x": true}], "o": {}}),
+        ),
         ("gemma3", "```tool_code\nprint(f(a=2))\n```", json!({"a": 2})),
-        ("lfm2", "<|tool_call_start|>[f(b='<|tool_call_end|>')]<|tool_call_end|>", json!({"b": "<|tool_call_end|>"})),
-        ("granite", "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"a\": 2}}]<|/tool_call|>", json!({"a": 2})),
-        ("command_r", "Action:```json\n[{\"tool_name\": \"f\", \"parameters\": {\"a\": 2}}]\n```", json!({"a": 2})),
+        (
+            "lfm2",
+            "<|tool_call_start|>[f(b='<|tool_call_end|>')]<|tool_call_end|>",
+            json!({"b": "<|tool_call_end|>"}),
+        ),
+        (
+            "granite",
+            "<|tool_call|>[{\"name\": \"f\", \"arguments\": {\"a\": 2}}]<|/tool_call|>",
+            json!({"a": 2}),
+        ),
+        (
+            "command_r",
+            "Action:```json\n[{\"tool_name\": \"f\", \"parameters\": {\"a\": 2}}]\n```",
+            json!({"a": 2}),
+        ),
         ("xlam", "```json\n[{\"name\": \"f\", \"arguments\": {\"a\": 2}}]\n```", json!({"a": 2})),
     ] {
         let found = read(tool, output);
-        assert_eq!((found.calls(), found.text.as_str()), (vec![("f", arguments)], ""), "{tool} {output}: {found:?}");
+        assert_eq!(
+            (found.calls(), found.text.as_str()),
+            (vec![("f", arguments)], ""),
+            "{tool} {output}: {found:?}"
+        );
     }
-    let kimi = read("kimi_k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>");
+    let kimi =
+        read("kimi_k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>");
     assert_eq!(kimi.calls[0].id, "functions.f:0");
     assert_eq!(read("mistral", "[TOOL_CALLS]f[CALL_ID]abc[ARGS]{}").calls[0].id, "abc");
 }
@@ -207,7 +264,12 @@ fn messages_have_channels_and_recipients() {
         assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("Hm.\nSo.", "I call.\nDone < 1."));
         assert_eq!(found.calls(), [("f", json!({"a": 1})), ("g", json!({}))]);
     }
-    let found = read_after("<|start|>assistant", "harmony", "harmony", " to=functions.f<|channel|>commentary<|message|>{}");
+    let found = read_after(
+        "<|start|>assistant",
+        "harmony",
+        "harmony",
+        " to=functions.f<|channel|>commentary<|message|>{}",
+    );
     assert_eq!(found.calls(), [("f", json!({}))]);
     let found = read_after("<|start|>assistant<|channel|>analysis<|message|>", "none", "harmony", "a<|end|>");
     assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("a", ""));
@@ -233,9 +295,29 @@ fn formats_have_names_of_their_own() {
     assert!(OutputFormats::new(NONE, NONE).unwrap().is_none());
 }
 
+#[test]
+fn the_documentation_has_every_format() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/tools.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("| `")).collect();
+    let tools = TOOL_FORMATS.iter().map(|format| (format.name, format.models));
+    let reasoning = REASONING_FORMATS.iter().map(|format| (format.name, format.models));
+    let expected = tools.chain(reasoning).map(|(name, models)| format!("| `{name}` | {models} |"));
+    let documented: Vec<&str> = lines.into_iter().filter(|line| line.matches('|').count() == 3).collect();
+    assert_eq!(documented, expected.collect::<Vec<_>>());
+}
+
 /// Ends of an assistant's turn.
 const ENDS: [&str; 9] = [
-    "<|im_end|>", "<|eot_id|>", "<｜end▁of▁sentence｜>", "<turn|>", "<|message_sep|>", "<|end|>", "</s>", "<|observation|>", "<|user|>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<｜end▁of▁sentence｜>",
+    "<turn|>",
+    "<|message_sep|>",
+    "<|end|>",
+    "</s>",
+    "<|observation|>",
+    "<|user|>",
 ];
 
 /// What published templates write for a call is read as this call.
@@ -243,7 +325,8 @@ const ENDS: [&str; 9] = [
 fn calls_of_published_templates_come_back() {
     let shared = std::env::var_os("CLAWDBOT_SHARED");
     let shared = shared.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").into());
-    let Ok(folder) = std::fs::read_dir(std::path::Path::new(&shared).join("conformance/chat_templates")) else {
+    let Ok(folder) = std::fs::read_dir(std::path::Path::new(&shared).join("conformance/chat_templates"))
+    else {
         println!("skipped: conformance/chat_templates: not there (CLAWDBOT_SHARED)");
         return;
     };
@@ -292,7 +375,8 @@ fn calls_of_published_templates_come_back() {
 
 /// Text with marks of all formats in it, and parts of them.
 fn garbage() -> impl Strategy<Value = String> {
-    let mut parts: Vec<String> = vec![" ".into(), "\n".into(), "é".into(), "{".into(), "}".into(), "\"".into()];
+    let mut parts: Vec<String> =
+        vec![" ".into(), "\n".into(), "é".into(), "{".into(), "}".into(), "\"".into()];
     parts.extend(["[", "]", "f", "a=1", "\\", "'", "(", ")", "to=functions.f", "x"].map(str::to_owned));
     for format in TOOL_FORMATS {
         parts.extend([format.example.to_owned(), format.example.chars().take(30).collect()]);

@@ -29,7 +29,8 @@ pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
     if text.is_empty() {
         return Ok(Map::new());
     }
-    let wrong = |reason: String| format!("expected arguments in a JSON object, found {}{reason}", start_of(text));
+    let wrong =
+        |reason: String| format!("expected arguments in a JSON object, found {}{reason}", start_of(text));
     match serde_json::from_str(text) {
         Ok(Value::Object(map)) => Ok(map),
         Ok(_) => Err(wrong(String::new())),
@@ -39,7 +40,8 @@ pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
 
 /// A call written as an object: `{"name", "arguments"}`, with `parameters` for `arguments` or within `function`.
 pub(super) fn call(value: &Value) -> Result<RawCall, String> {
-    let expected = || format!("expected an object with name and arguments, found {}", start_of(&value.to_string()));
+    let expected =
+        || format!("expected an object with name and arguments, found {}", start_of(&value.to_string()));
     let outer = value.as_object().ok_or_else(expected)?;
     let (name, inner) = match outer.get("function") {
         Some(Value::Object(inner)) => (None, inner),
@@ -51,7 +53,9 @@ pub(super) fn call(value: &Value) -> Result<RawCall, String> {
     let name = name.or_else(|| written.as_ref().and_then(Value::as_str)).ok_or_else(expected)?;
     let given = match get(inner, &ARGUMENTS) {
         Some(given) => arguments(&given)?,
-        None if inner.keys().all(|key| NAMES.contains(&key.as_str()) || OTHERS.contains(&key.as_str())) => Map::new(),
+        None if inner.keys().all(|key| NAMES.contains(&key.as_str()) || OTHERS.contains(&key.as_str())) => {
+            Map::new()
+        }
         None => return Err(expected()),
     };
     let id = get(outer, &IDS);

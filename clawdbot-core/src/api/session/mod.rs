@@ -18,6 +18,7 @@ use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::load::text::no_tokenizer;
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
+use crate::output::{AUTO, NONE, Tools};
 use crate::runtime::LogLevel;
 use crate::tokenizer::AddSpecialTokens;
 
@@ -141,13 +142,15 @@ impl Session {
         delivery: Delivery,
         ticket: Ticket,
     ) -> Result<Stream> {
-        self.request_from(None, options, delivery, ticket)
+        self.request_from(None, Tools::default(), options, delivery, ticket)
     }
 
-    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache.
+    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache. `tools`: what may be
+    /// called.
     pub(crate) fn request_from(
         &mut self,
         whole: Option<Vec<u32>>,
+        tools: Tools,
         options: &GenerateOptions,
         delivery: Delivery,
         ticket: Ticket,
@@ -187,9 +190,15 @@ impl Session {
         check_mtp_loaded(resolved.speculation, loaded.mtp.is_some())?;
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
-            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
+            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens, tools)?),
             // Stop texts cannot be seen without text.
             None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => return Err(no_tokenizer()),
+            None if [&options.tool_format, &options.reasoning_format]
+                .iter()
+                .any(|name| !matches!(name.as_str(), AUTO | NONE)) =>
+            {
+                return Err(no_tokenizer());
+            }
             None => {
                 resolved.stop.clear();
                 None

@@ -58,7 +58,7 @@ impl Stream {
             Driver::Caller => next_event(loaded, self.slot.id, &self.ticket),
             Driver::Thread => self.wait(),
         };
-        self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        self.done = is_last(&event);
         event
     }
 
@@ -92,7 +92,7 @@ impl Stream {
             None => return Poll::Pending,
             Some(taken) => self.taken(taken),
         };
-        self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        self.done = is_last(&event);
         Poll::Ready(event)
     }
 
@@ -202,7 +202,7 @@ impl futures_core::Stream for Stream {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(taken) => stream.taken(taken),
         };
-        stream.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        stream.done = is_last(&event);
         Poll::Ready(event.transpose())
     }
 }
@@ -271,6 +271,11 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
             return Err(nothing_to_compute());
         }
     }
+}
+
+/// Whether nothing comes after `event`.
+fn is_last(event: &Result<Option<Event>>) -> bool {
+    matches!(event, Err(_) | Ok(None | Some(Event::Done(_))))
 }
 
 fn another_request() -> Error {

@@ -26,7 +26,7 @@ pub(in crate::output) const DEEPSEEK: ToolFormat = ToolFormat {
     inner: &[SEPARATOR],
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::None, read).special(),
+            Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::None, read).special()
         ],
         dropped: &["<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"],
     },

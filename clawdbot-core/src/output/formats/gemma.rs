@@ -132,15 +132,13 @@ pub(in crate::output) const FUNCTION_GEMMA: ToolFormat = ToolFormat {
     template: &[&["<start_function_call>"]],
     inner: &[ESCAPE],
     grammar: Grammar::Blocks {
-        blocks: &[
-            Block::between(
-                "<start_function_call>",
-                "<end_function_call>",
-                Quotes::Mark(ESCAPE),
-                function_gemma,
-            )
-            .special(),
-        ],
+        blocks: &[Block::between(
+            "<start_function_call>",
+            "<end_function_call>",
+            Quotes::Mark(ESCAPE),
+            function_gemma,
+        )
+        .special()],
         dropped: &[],
     },
 };

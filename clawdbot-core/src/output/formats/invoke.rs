@@ -85,7 +85,7 @@ pub(in crate::output) const MINIMAX_M2: ToolFormat = ToolFormat {
     inner: &[],
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax).special(),
+            Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax).special()
         ],
         dropped: &[],
     },
@@ -99,7 +99,8 @@ pub(in crate::output) const DEEPSEEK_DSML: ToolFormat = ToolFormat {
     inner: &["｜DSML｜"],
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml).special(),
+            Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml)
+                .special(),
             Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml).special(),
         ],
         dropped: &[],

@@ -46,7 +46,10 @@ pub(in crate::output) const LONGCAT: ToolFormat = ToolFormat {
     example: r#"<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>"#,
     template: &[&["<longcat_tool_call>"]],
     inner: &[],
-    grammar: Grammar::Blocks { blocks: &[between("<longcat_tool_call>", "</longcat_tool_call>")], dropped: &[] },
+    grammar: Grammar::Blocks {
+        blocks: &[between("<longcat_tool_call>", "</longcat_tool_call>")],
+        dropped: &[],
+    },
 };
 
 pub(in crate::output) const GRANITE: ToolFormat = ToolFormat {
@@ -75,7 +78,7 @@ pub(in crate::output) const INTERNLM: ToolFormat = ToolFormat {
     models: "InternLM 2 and 2.5",
     example: r#"<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>"#,
     template: &[&["<|action_start|>"]],
-    inner: &[],
+    inner: &["<|plugin|>"],
     grammar: Grammar::Blocks {
         blocks: &[between("<|action_start|><|plugin|>", "<|action_end|>").special()],
         dropped: &[],

@@ -277,16 +277,26 @@ mod tests {
             r#"[f(a=-1.5e3, b='x\'"\n\u00fc\q', c=[1, (2,), {'k': None, "l": True}], d="""a"b"""), m.g()]"#,
         );
         let found = found.unwrap();
-        let expected = json!({"a": -1.5e3, "b": "x'\"\n\u{fc}\\q", "c": [1, [2], {"k": null, "l": true}], "d": "a\"b"});
+        let expected =
+            json!({"a": -1.5e3, "b": "x'\"\n\u{fc}\\q", "c": [1, [2], {"k": null, "l": true}], "d": "a\"b"});
         assert_eq!((found[0].name.as_str(), Value::from(found[0].arguments.clone())), ("f", expected));
         assert_eq!((found[1].name.as_str(), found[1].arguments.len()), ("m.g", 0));
     }
 
     #[test]
     fn what_is_no_call_is_an_error() {
-        for text in
-            ["f", "f(", "f(1)", "f(a=)", "f(a=x)", "f(a='b)", "1()", "f(a=1) = 2", "f(a={b: 1})", "f(a=1 b=2)"]
-        {
+        for text in [
+            "f",
+            "f(",
+            "f(1)",
+            "f(a=)",
+            "f(a=x)",
+            "f(a='b)",
+            "1()",
+            "f(a=1) = 2",
+            "f(a={b: 1})",
+            "f(a=1 b=2)",
+        ] {
             assert!(calls(text).is_err(), "{text}");
         }
         let deep = format!("f(a={}1{})", "[".repeat(100), "]".repeat(100));

@@ -1,0 +1,180 @@
+//! The text of a job: characters, up to a stop text, and what they mean.
+
+use crate::error::Result;
+use crate::options::Resolved;
+use crate::output::{OutputFormats, OutputParser, Piece as Part, ToolCall, Tools};
+use crate::tokenizer::{SkipSpecialTokens, StopMatcher, StreamDecoder, Tokenizer};
+
+/// Tokens of the prompt that the decoder gets: enough to know how its text ends.
+const CONTEXT_TOKENS: usize = 8;
+/// Tokens of the prompt that tell whether it has opened the reasoning: enough for the longest mark, by the byte.
+const TAIL_TOKENS: usize = 32;
+
+/// Turns token ids into text, up to a stop text, and reads what it means.
+#[derive(Debug)]
+pub(crate) struct JobText {
+    /// `None` after the end.
+    decoder: Option<StreamDecoder>,
+    stop: StopMatcher,
+    /// Ids from here on are padding of the model's vocabulary and have no text.
+    id_limit: u32,
+    reader: Option<OutputReader>,
+}
+
+/// Tells reasoning, answer and calls in a text from each other.
+#[derive(Debug)]
+struct OutputReader {
+    parser: OutputParser,
+    /// To find the special tokens that are left out of the text.
+    tokenizer: Tokenizer,
+    /// Whether special tokens are left out, but for those that the parser must see.
+    skips: bool,
+    shown: Vec<u32>,
+}
+
+impl OutputReader {
+    /// `None` if nothing is to be read.
+    fn new(tokenizer: &Tokenizer, options: &Resolved, prompt: &[u32], tools: Tools) -> Result<Option<Self>> {
+        let formats = OutputFormats::new(&options.tool_format, &options.reasoning_format)?;
+        let Some(formats) = formats else { return Ok(None) };
+        let tail = &prompt[prompt.len().saturating_sub(TAIL_TOKENS)..];
+        let limit = tokenizer.id_limit();
+        let tail: Vec<u32> = tail.iter().copied().filter(|&id| id < limit).collect();
+        let tail = tokenizer.decode(&tail, SkipSpecialTokens::No)?;
+        let marks = formats.marks();
+        let shown = marks.iter().filter_map(|mark| tokenizer.token_to_id(mark)).collect();
+        let parser = formats.parser(tools, prompt.len(), &tail);
+        let tokenizer = tokenizer.clone();
+        Ok(Some(OutputReader { parser, tokenizer, skips: options.skip_special_tokens, shown }))
+    }
+
+    /// Whether the parser gets to see `id`.
+    fn shows(&self, id: u32) -> bool {
+        !self.skips || !self.tokenizer.is_special(id) || self.shown.contains(&id)
+    }
+}
+
+/// What became certain of an output.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    pub(super) text: String,
+    pub(super) reasoning: String,
+    pub(super) calls: Vec<ToolCall>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Said {
+    fn add(&mut self, parts: Vec<Part>) {
+        for part in parts {
+            match part {
+                Part::Text(text) => self.text.push_str(&text),
+                Part::Reasoning(text) => self.reasoning.push_str(&text),
+                Part::Call(call) => self.calls.push(call),
+                Part::Warning(warning) => self.warnings.push(warning),
+            }
+        }
+    }
+
+    /// Adds what came after it.
+    pub(super) fn extend(&mut self, said: &Said) {
+        self.text.push_str(&said.text);
+        self.reasoning.push_str(&said.reasoning);
+        self.calls.extend_from_slice(&said.calls);
+        self.warnings.extend_from_slice(&said.warnings);
+    }
+
+    /// Bytes that it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        let calls = self
+            .calls
+            .iter()
+            .map(|call| size_of::<ToolCall>() + call.id.len() + call.name.len() + call.arguments.len());
+        let warnings: usize = self.warnings.iter().map(String::len).sum();
+        self.text.capacity() + self.reasoning.capacity() + calls.sum::<usize>() + warnings
+    }
+}
+
+impl JobText {
+    /// For text that continues `prompt`. `tools`: what may be called.
+    pub(crate) fn new(
+        tokenizer: &Tokenizer,
+        options: &Resolved,
+        prompt: &[u32],
+        tools: Tools,
+    ) -> Result<Self> {
+        let reader = OutputReader::new(tokenizer, options, prompt, tools)?;
+        let skips = options.skip_special_tokens && reader.is_none();
+        let mut decoder = StreamDecoder::new(tokenizer, skips.into());
+        let id_limit = tokenizer.id_limit();
+        // Whether a token's leading space is kept depends on whether text precedes it.
+        let tail = &prompt[prompt.len().saturating_sub(CONTEXT_TOKENS)..];
+        for &id in tail.iter().filter(|&&id| id < id_limit) {
+            decoder.push(id)?;
+        }
+        Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit, reader })
+    }
+
+    /// Adds a token (`None`: one without text). Returns the text that is certain now.
+    pub(super) fn push(&mut self, token: Option<u32>) -> Result<Piece> {
+        let mut text = String::new();
+        let token = token.filter(|&id| self.has_text(id));
+        if let (Some(decoder), Some(id)) = (&mut self.decoder, token) {
+            text = decoder.push(id)?;
+        }
+        Ok(self.up_to_stop(&text))
+    }
+
+    fn has_text(&self, id: u32) -> bool {
+        id < self.id_limit && self.reader.as_ref().is_none_or(|reader| reader.shows(id))
+    }
+
+    /// What `piece` says; `last`: no more text comes.
+    pub(super) fn read(&mut self, piece: Piece, last: bool) -> Said {
+        let mut said = Said::default();
+        match &mut self.reader {
+            None => said.text = piece.text,
+            Some(reader) => {
+                said.add(reader.parser.push(&piece.text));
+                if last {
+                    said.add(reader.parser.finish());
+                }
+            }
+        }
+        said
+    }
+
+    /// Bytes that it keeps.
+    pub(super) fn bytes(&self) -> usize {
+        self.reader.as_ref().map_or(0, |reader| reader.parser.bytes())
+    }
+
+    /// Adds the last token. Returns all text that is left.
+    pub(super) fn finish(&mut self, token: Option<u32>) -> Result<Piece> {
+        let mut text = String::new();
+        let token = token.filter(|&id| self.has_text(id));
+        if let Some(mut decoder) = self.decoder.take() {
+            if let Some(id) = token {
+                text = decoder.push(id)?;
+            }
+            text.push_str(&decoder.finish()?);
+        }
+        let mut piece = self.up_to_stop(&text);
+        if !piece.stopped {
+            piece.text.push_str(&self.stop.flush());
+        }
+        Ok(piece)
+    }
+
+    fn up_to_stop(&mut self, text: &str) -> Piece {
+        let outcome = self.stop.push(text);
+        Piece { text: outcome.emit, stopped: outcome.stopped.is_some() }
+    }
+}
+
+/// Text of a token.
+#[derive(Default)]
+pub(super) struct Piece {
+    text: String,
+    /// Whether a stop text was found, before which `text` ends.
+    pub(super) stopped: bool,
+}
