@@ -32,6 +32,39 @@ static int32_t reason(const clawdbot_completion *completion) {
     return reason;
 }
 
+/* Reasoning that the prompt has opened. */
+static void reasoning_is_no_text(clawdbot_model *model) {
+    clawdbot_options *plain = options("{\"max_tokens\": 6, \"temperature\": 0}");
+    clawdbot_options *thinks = options("{\"max_tokens\": 6, \"temperature\": 0, \"reasoning_format\": \"think\"}");
+    clawdbot_completion *completion = NULL;
+    clawdbot_stream *stream = NULL;
+    clawdbot_event *event = NULL;
+    size_t length = 1, said = 0;
+    int done = 0;
+    OK(clawdbot_model_generate_text(model, "Once <think>", NUL, plain, &completion, &error));
+    CHECK(clawdbot_completion_reasoning(completion, &length)[0] == 0 && length == 0);
+    clawdbot_completion_free(completion);
+    OK(clawdbot_model_generate_text(model, "Once <think>", NUL, thinks, &completion, &error));
+    CHECK(clawdbot_completion_text(completion, NULL)[0] == 0);
+    CHECK(strlen(clawdbot_completion_reasoning(completion, &length)) == length && length > 0);
+    CHECK(strcmp(clawdbot_completion_tool_calls(completion, NULL), "[]") == 0);
+    OK(clawdbot_model_stream_text(model, "Once <think>", NUL, thinks, &stream, &error));
+    while (!done) {
+        OK(clawdbot_stream_next(stream, &event, &error));
+        if (clawdbot_event_kind(event) == CLAWDBOT_EVENT_REASONING) {
+            said += strlen(clawdbot_event_text(event, NULL));
+        }
+        CHECK(clawdbot_event_tool_call(event, NULL) == NULL);
+        done = clawdbot_event_kind(event) == CLAWDBOT_EVENT_DONE;
+        clawdbot_event_free(event);
+    }
+    CHECK(said == length);
+    clawdbot_stream_free(stream);
+    clawdbot_completion_free(completion);
+    clawdbot_options_free(plain);
+    clawdbot_options_free(thinks);
+}
+
 /* At once, by callback and by pulling: the same text. */
 static void same_text_three_ways(clawdbot_model *model) {
     clawdbot_options *greedy = options("{\"max_tokens\": 6, \"temperature\": 0, \"logprobs\": 2}");
@@ -388,6 +421,7 @@ int main(void) {
     CHECK(clawdbot_abi_version() == CLAWDBOT_ABI_VERSION);
     loading();
     model = builtin_model();
+    reasoning_is_no_text(model);
     same_text_three_ways(model);
     cancel_from_callback(model);
     cancel_from_another_thread(model);

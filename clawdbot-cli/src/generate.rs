@@ -61,20 +61,22 @@ pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Re
         true => print("\n").err().unwrap_or_else(|| error.into()),
         false => error.into(),
     };
-    let mut reasoned = false;
+    let (mut reasoned, mut within) = (false, false);
     while let Some(event) = stream.next_event().map_err(apart)? {
         match event {
             Event::Token { text, .. } if !output.json && !text.is_empty() => {
                 // The answer begins on a line of its own.
                 let apart = if std::mem::take(&mut reasoned) { "\n\n" } else { "" };
                 print(&format!("{apart}{text}"))?;
+                within = !text.ends_with('\n');
             }
             Event::Reasoning { text } if !output.json && io::stdout().is_terminal() => {
                 print(&format!("\x1b[2m{text}\x1b[0m"))?;
-                reasoned = true;
+                (reasoned, within) = (true, true);
             }
             Event::ToolCall(call) if !output.json => {
-                print_line(&format!("\n{}", Value::Object(call.to_json())))?;
+                let apart = if std::mem::take(&mut within) { "\n" } else { "" };
+                print_line(&format!("{apart}{}", Value::Object(call.to_json())))?;
             }
             Event::Done(completion) => {
                 if !output.quiet {

@@ -176,7 +176,9 @@ def test_results_are_plain_data(model):
         with pytest.raises(clawdbot.InvalidArgument, match=type(value).__name__):
             type(value)({"nonsense": 1})
     fields = first.to_dict()
-    assert list(fields) == ["text", "token_ids", "finish_reason", "usage", "logprobs", "options"]
+    assert list(fields) == [
+        "text", "reasoning", "tool_calls", "warnings", "token_ids", "finish_reason", "usage", "logprobs", "options",
+    ]
     assert fields["usage"]["completion_tokens"] == 3
     assert fields["logprobs"][0] == first.logprobs[0].to_dict()
     assert fields["options"] == first.options
@@ -184,6 +186,33 @@ def test_results_are_plain_data(model):
     other = model.generate(PROMPT, max_tokens=2, temperature=0)
     assert first != other
     assert first.logprobs[0] == events[[event.kind for event in events].index("token")].logprobs
+
+
+def test_reasoning_is_told_from_the_answer(model):
+    prompt, options = PROMPT + " <think>", {"max_tokens": 8, "temperature": 0}
+    raw = model.generate(prompt, **options)
+    assert (raw.reasoning, raw.tool_calls, raw.warnings) == ("", [], [])
+    read = model.generate(prompt, **options, reasoning_format="think")
+    assert (read.text, read.reasoning, read.token_ids) == ("", raw.text.strip(), raw.token_ids)
+    assert (raw.options["reasoning_format"], read.options["reasoning_format"]) == ("none", "think")
+    events = list(model.stream(prompt, **options, reasoning_format="think"))
+    assert "".join(event.text for event in events if event.kind == "reasoning") == read.reasoning
+    assert sum(event.kind == "token" for event in events) == 8
+    for event in events:
+        assert pickle.loads(pickle.dumps(event)) == event
+    with pytest.raises(clawdbot.InvalidArgument, match="option tool_format: expected one of auto, none, .*hermes.*, found \"x\""):
+        model.generate(PROMPT, tool_format="x")
+
+
+def test_tool_calls_are_plain_data():
+    fields = {"index": 0, "id": "abc", "name": "f", "arguments": '{"a":1}'}
+    call = clawdbot.ToolCall(fields)
+    assert (call.index, call.id, call.name, call.arguments) == (0, "abc", "f", '{"a":1}')
+    assert (call.to_dict(), json.loads(call.to_json()), pickle.loads(pickle.dumps(call))) == (fields, fields, call)
+    assert repr(call) == 'ToolCall(id="abc", name="f", arguments="{\\"a\\":1}")'
+    event = clawdbot.Event({"kind": "tool_call", **fields})
+    assert (event.kind, event.tool_call, event.text) == ("tool_call", call, None)
+    assert repr(event).startswith("Event(kind='tool_call', tool_call=ToolCall(")
 
 
 @pytest.mark.parametrize(("field", "bad"), [("text", None), ("token_ids", "x"), ("finish_reason", "tired"), ("usage", {}), ("options", [])])

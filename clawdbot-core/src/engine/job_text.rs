@@ -178,3 +178,63 @@ pub(super) struct Piece {
     /// Whether a stop text was found, before which `text` ends.
     pub(super) stopped: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::NONE;
+    use crate::tokenizer::AddSpecialTokens;
+
+    /// The built-in one, with special tokens of Mistral's in the place of its own.
+    fn tokenizer() -> Tokenizer {
+        let json = include_str!("../../assets/builtin/tokenizer.json");
+        let json = json.replace("<|user|>", "[TOOL_CALLS]").replace("<|assistant|>", "[ARGS]");
+        Tokenizer::from_bytes(json.as_bytes()).unwrap()
+    }
+
+    /// What `output` says, token by token.
+    fn read(tool_format: &str, reasoning_format: &str, skip: bool, prompt: &str, output: &str) -> Said {
+        let tokenizer = tokenizer();
+        let encode = |text: &str| tokenizer.encode(text, AddSpecialTokens::No).unwrap();
+        let options = Resolved {
+            tool_format: tool_format.to_owned(),
+            reasoning_format: reasoning_format.to_owned(),
+            skip_special_tokens: skip,
+            ..Resolved::greedy()
+        };
+        let mut text = JobText::new(&tokenizer, &options, &encode(prompt), Tools::default()).unwrap();
+        let mut said = Said::default();
+        for id in encode(output) {
+            let piece = text.push(Some(id)).unwrap();
+            said.extend(&text.read(piece, false));
+        }
+        let piece = text.finish(None).unwrap();
+        said.extend(&text.read(piece, true));
+        said
+    }
+
+    const OUTPUT: &str = "I call.[TOOL_CALLS]f[ARGS]{\"a\": \"\u{fc}\"}<|end|>";
+
+    #[test]
+    fn special_tokens_of_the_format_are_seen_and_others_left_out() {
+        let found = read("mistral", NONE, true, "Hi", OUTPUT);
+        assert_eq!((found.text.as_str(), found.warnings.len()), ("I call.", 0));
+        assert_eq!(
+            (found.calls[0].name.as_str(), found.calls[0].arguments.as_str()),
+            ("f", "{\"a\":\"\u{fc}\"}")
+        );
+        assert_eq!(read("mistral", NONE, false, "Hi", OUTPUT).text, "I call.<|end|>");
+        let raw = "I call.f{\"a\": \"\u{fc}\"}";
+        assert_eq!(read(NONE, NONE, true, "Hi", OUTPUT).text, raw);
+        assert_eq!(read("hermes", NONE, true, "Hi", OUTPUT).text, raw);
+        assert_eq!(read(NONE, NONE, false, "Hi", OUTPUT).text, OUTPUT);
+    }
+
+    #[test]
+    fn the_prompt_may_open_the_reasoning() {
+        let found = read(NONE, "think", true, "Hi <think>\n", "Hm.</think>Yes.");
+        assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("Hm.", "Yes."));
+        let found = read(NONE, "think", true, "Hi <think></think>\n", "Hm.");
+        assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("", "Hm."));
+    }
+}

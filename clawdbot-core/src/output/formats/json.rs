@@ -89,7 +89,7 @@ pub(in crate::output) const GIGACHAT: ToolFormat = ToolFormat {
     name: "gigachat",
     models: "GigaChat 3",
     example: r#"<|function_call|>{"name": "f", "arguments": {"a": 1}}"#,
-    template: &[&["<|function_call|>"], &["function call<|role_sep|>"]],
+    template: &[&["<|function_call|>"], &["function call", "<|role_sep|>"]],
     inner: &["<|role_sep|>"],
     grammar: Grammar::Blocks {
         blocks: &[
