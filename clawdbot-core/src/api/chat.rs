@@ -242,3 +242,54 @@ impl Session {
         self.request_from(Some(tokens), tools, &options, delivery, cancel.ticket())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::Event;
+    use crate::load::source::Source;
+    use crate::options::{ModelOptions, RuntimeOptions};
+    use crate::runtime::Runtime;
+
+    #[test]
+    fn the_template_says_what_is_read() {
+        let template =
+            "{% for m in messages %}{{ m.content }}{% endfor %}{% if tools %}<tool_call>{% endif %} <think>";
+        let runtime = Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+        let options = ModelOptions::default().chat_template(template.to_owned());
+        let model = runtime.load(&Source::Builtin, &options).unwrap();
+        let chat = Chat::new(json!([{"role": "user", "content": "Once"}]));
+        let options = GenerateOptions::default().max_tokens(5).temperature(0.0);
+        let formats = |completion: &Completion| {
+            ["tool_format", "reasoning_format"]
+                .map(|name| completion.options[name].as_str().unwrap().to_owned())
+        };
+        let read = model.chat(&chat, &options).unwrap();
+        assert_eq!(formats(&read), ["none", "think"]);
+        assert!(read.text.is_empty() && !read.reasoning.is_empty(), "{read:?}");
+        let raw = model.chat(&chat, &options.clone().reasoning_format("none")).unwrap();
+        assert_eq!((raw.text.trim(), &raw.token_ids), (read.reasoning.as_str(), &read.token_ids));
+        let events: Vec<Event> = model.chat_stream(&chat, &options).unwrap().map(Result::unwrap).collect();
+        let reasoning: String = events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Reasoning { text } => Some(text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(reasoning, read.reasoning);
+        assert_eq!(events.iter().filter(|event| matches!(event, Event::Token { .. })).count(), 5);
+        let with_tools = chat.tools(json!([{"type": "function", "function": {"name": "f"}}]));
+        assert_eq!(formats(&model.chat(&with_tools, &options).unwrap()), ["hermes", "think"]);
+        // A format that is named, beside what the template says.
+        let named = options.clone().tool_format("harmony");
+        assert_eq!(formats(&model.chat(&with_tools, &named).unwrap()), ["harmony", "none"]);
+        let error = model.chat(&with_tools, &named.reasoning_format("think")).unwrap_err();
+        assert_eq!(error.detail()["option"], "reasoning_format");
+        // A text is not read.
+        let text = model.generate("Once <think>", &options).unwrap();
+        assert!(text.reasoning.is_empty() && !text.text.is_empty());
+    }
+}

@@ -124,6 +124,9 @@ impl Blocks {
                 marks.extend(blocks.map(|block| (block.open, Mark::Opens(block))));
             }
             (_, reasoning) => {
+                // An answer may begin with the end of a reasoning that the prompt has left out.
+                let close = reasoning.filter(|_| !self.started).map(|format| (format.close, Mark::Dropped));
+                marks.extend(close);
                 let reasoning = reasoning.filter(|format| format.anywhere || !self.started);
                 marks.extend(
                     reasoning.iter().flat_map(|format| format.open).map(|&open| (open, Mark::OpensReasoning)),

@@ -100,6 +100,8 @@ fn each_reasoning_format_is_told_from_the_answer() {
         let tail = format!("<|assistant|>{}\n", open[0]);
         let found = read_after(&tail, "none", name, &output[open[0].len()..]);
         assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("Well < 3.\n\nOr?", "Yes. "), "{name}");
+        let found = read_after("", "none", name, &format!("{close}\nYes. {close}"));
+        assert_eq!((found.reasoning.as_str(), found.text), ("", format!("Yes. {close}")), "{name}");
         let found = read_after(&tail, "none", name, "Well");
         assert_eq!((found.reasoning.as_str(), found.text.as_str()), ("Well", ""), "{name}");
     }
@@ -370,7 +372,7 @@ fn calls_of_published_templates_come_back() {
             false => without.push(format!("{name} ({tool}, {reasoning}): {output:?}: {found:?}")),
         }
     }
-    assert!(without.is_empty() && same >= 24, "{same} the same; not: {}", without.join("\n"));
+    assert!(without.is_empty() && same >= 27, "{same} the same; not: {}", without.join("\n"));
 }
 
 /// Text with marks of all formats in it, and parts of them.
