@@ -68,7 +68,7 @@ pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, MAX_DRAFTS, Metrics, Mo
 pub use options::{
     Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa,
     NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling,
-    ReferenceType, RerankOptions, RuntimeOptions, Speculation, WeightType, check_option_names,
+    ReferenceType, RerankOptions, RuntimeOptions, Sampler, Speculation, WeightType, check_option_names,
 };
 pub use output::ToolCall;
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};

@@ -11,7 +11,7 @@ use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{History, Sampled, sample};
+use crate::sampling::{History, Sampled, State, sample};
 
 impl Engine {
     /// Samples, and turns the results of a pass into events.
@@ -69,15 +69,17 @@ impl Engine {
                     logits: rows.next()?,
                     options: &job.options,
                     history,
+                    state: job.sampling,
                     outcome: None,
                 })
             });
             let mut going: Vec<SequenceId> = Vec::new();
-            for (share, outcome) in sample_all(model, draws.collect()) {
+            for Drawn { share, state, outcome } in sample_all(model, draws.collect()) {
                 let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
                 let Some(job) = sequence.job.as_mut() else { continue };
                 match outcome {
                     Ok(sampled) => {
+                        job.sampling = state;
                         let goes_on = job.check_guess(&mut self.controller, number, sampled.id, share.drafts);
                         sequence.accept(sampled, model.max_context());
                         if goes_on && sequence.is_running() {
@@ -114,14 +116,23 @@ struct Draw<'a> {
     logits: &'a mut [f32],
     options: &'a Resolved,
     history: History<'a>,
+    state: State,
     outcome: Option<Result<Sampled>>,
 }
 
+/// A token that was sampled.
+struct Drawn {
+    share: Share,
+    /// What the sampler keeps for the next one.
+    state: State,
+    outcome: Result<Sampled>,
+}
+
 /// Samples for several sequences in parallel.
-fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(Share, Result<Sampled>)> {
+fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<Drawn> {
     let drawable = model.drawable();
     let run = |draw: &mut Draw<'_>| {
-        draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history));
+        draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history, &mut draw.state));
     };
     let done = match &mut draws[..] {
         [] => Ok(()),
@@ -134,9 +145,12 @@ fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(Share, Resu
         }),
     };
     let done = done.map_err(Error::from);
-    let outcome = |draw: Draw<'_>| match &done {
-        Ok(()) => draw.outcome,
-        Err(error) => Some(Err(error.clone())),
+    let drawn = |draw: Draw<'_>| {
+        let outcome = match &done {
+            Ok(()) => draw.outcome?,
+            Err(error) => Err(error.clone()),
+        };
+        Some(Drawn { share: draw.share, state: draw.state, outcome })
     };
-    draws.into_iter().filter_map(|draw| Some((draw.share, outcome(draw)?))).collect()
+    draws.into_iter().filter_map(drawn).collect()
 }

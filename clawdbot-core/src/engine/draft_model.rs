@@ -14,7 +14,7 @@ use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
 use crate::options::Resolved;
 use crate::runtime::Reservation;
-use crate::sampling::{Drawable, History, sample};
+use crate::sampling::{Drawable, History, State, sample_id};
 
 /// Weight of the latest time in the mean.
 const WEIGHT: f64 = 0.2;
@@ -26,6 +26,8 @@ pub(super) struct Wish<'a> {
     /// Tokens before this index are the prompt.
     pub(super) prompt_end: usize,
     pub(super) options: &'a Resolved,
+    /// What sampling has kept; all drafts are drawn with it.
+    pub(super) state: State,
     /// Most drafts.
     pub(super) most: usize,
 }
@@ -35,10 +37,10 @@ impl Wish<'_> {
     ///
     /// The token itself is drawn with the same random number: where both models agree, so do the draws.
     pub(super) fn draw(&self, logits: &mut [f32], drawable: &Drawable, all: &[u32]) -> Option<u32> {
-        let options = Resolved { logprobs: None, ..self.options.clone() };
         let (prompt, output) = all.split_at(self.prompt_end);
-        let drawn = sample(logits, drawable, &options, &History { prompt, output });
-        drawn.ok().map(|drawn| drawn.id).filter(|id| drawable.has(*id))
+        let mut state = self.state;
+        let drawn = sample_id(logits, drawable, self.options, &History { prompt, output }, &mut state);
+        drawn.ok().filter(|id| drawable.has(*id))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::metrics::{MAX_DRAFTS, Meter, Times};
 use crate::options::Resolved;
-use crate::sampling::{Logprobs, Sampled, TokenLogprob};
+use crate::sampling::{Logprobs, Sampled, State, TokenLogprob};
 
 /// The tokens and the cached state of a conversation or of a single request.
 #[derive(Debug, Default)]
@@ -86,6 +86,8 @@ pub(crate) struct Job {
     /// All that was emitted so far.
     emitted: Said,
     logprobs: Vec<Logprobs>,
+    /// What sampling keeps from token to token.
+    pub(super) sampling: State,
     pub(crate) mailbox: Sender,
     pub(crate) ticket: Ticket,
     finished: bool,
@@ -133,6 +135,7 @@ impl Job {
             text,
             emitted: Said::default(),
             logprobs: Vec::new(),
+            sampling: State::default(),
             mailbox: Sender::default(),
             ticket: Ticket::default(),
             finished: false,
@@ -179,7 +182,9 @@ impl Job {
         let stop: usize = self.options.stop.iter().map(String::len).sum();
         let options = STOP_BYTES * stop
             + BIAS_BYTES * self.options.logit_bias.len()
-            + 2 * 4 * self.options.stop_token_ids.len();
+            + 2 * 4 * self.options.stop_token_ids.len()
+            + 2 * 4 * self.options.allowed_token_ids.as_ref().map_or(0, Vec::len)
+            + 2 * self.options.dry_sequence_breakers.iter().map(String::len).sum::<usize>();
         let text = self.text.as_ref().map_or(0, JobText::bytes);
         self.emitted.bytes() + text + self.logprobs.len() * report + events + options
     }

@@ -144,8 +144,8 @@ impl Engine {
             if drafters.of(job.options.speculation) != Some(drafter) {
                 return None;
             }
-            let (prompt_end, options) = (job.prompt_end, &job.options);
-            Some(Wish { id: share.id, tokens: &sequence.tokens, prompt_end, options, most })
+            let (prompt_end, options, state) = (job.prompt_end, &job.options, job.sampling);
+            Some(Wish { id: share.id, tokens: &sequence.tokens, prompt_end, options, state, most })
         });
         let wishes: Vec<Wish<'_>> = wishes.collect();
         if wishes.is_empty() {

@@ -4,12 +4,14 @@ use std::borrow::Cow;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
-use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
+use crate::tokenizer::{ChatTemplates, Containing, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
 use crate::weights::model_files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE, TokenizerTables};
 
 /// What turns text into tokens and back.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
+    /// Tokens that have texts in them.
+    pub(crate) containing: Containing,
     /// Those of the model's files may be no templates: that matters to who wants to render a conversation.
     pub(crate) templates: Result<Option<ChatTemplates>>,
     pub(super) special: SpecialTokens,
@@ -58,7 +60,7 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, special, max_tokens, notes })
+    Ok(Text { tokenizer, containing: Containing::default(), templates, special, max_tokens, notes })
 }
 
 /// The tokenizer, and what there is to say of it. The tables of a packed file are used if this build knows their

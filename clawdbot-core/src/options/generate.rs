@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
+use super::samplers::{Sampler, check_samplers};
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
 use crate::output::{AUTO, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES};
@@ -51,6 +52,24 @@ options! {
         /// Sample only from tokens whose surprisal is closest to the entropy, until their probabilities add up to this (locally
         /// typical sampling); 1 is off.
         typical_p: Option<f32> [number(NumberRange::PositiveUnit)] = None, "the model's, or 1";
+        /// Sample only from tokens whose logits are at most this many standard deviations below the largest one; 0 is off.
+        top_n_sigma: Option<f32> [number(NumberRange::NonNegative)] = None, "0";
+        /// How often (0 to 1) likely tokens are left out: of those at least as likely as `xtc_threshold`, only the least likely stays
+        /// (exclude top choices); 0 is off.
+        xtc_probability: Option<f32> [number(NumberRange::Unit)] = None, "0";
+        /// Probability from which on `xtc_probability` leaves tokens out.
+        xtc_threshold: Option<f32> [number(NumberRange::PositiveUnit)] = None, "0.1";
+        /// By how much the temperature may be higher or lower: higher where many tokens are likely, lower where few are; 0 is off.
+        dynatemp_range: Option<f32> [number(NumberRange::NonNegative)] = None, "0";
+        /// Power of the normalized entropy that says where in `dynatemp_range` the temperature is.
+        dynatemp_exponent: Option<f32> [number(NumberRange::Positive)] = None, "1";
+        /// Keep the surprisal of the text near so many bits per token (Mirostat 2), in place of `top_k`, `top_p` and the other
+        /// filters.
+        mirostat_tau: Option<f32> [number(NumberRange::Positive)] = None, "off";
+        /// How fast Mirostat learns.
+        mirostat_eta: Option<f32> [number(NumberRange::Positive)] = None, "0.1";
+        /// The steps of sampling and their order. Those that are left out are not taken.
+        samplers: Option<Vec<Sampler>> = None, "penalties, dry, top_n_sigma, temperature, top_k, top_p, min_p, typ_p, xtc";
         /// Divide positive logits of tokens that occur in the prompt or the output by this, and multiply negative ones; 1 is
         /// off.
         repetition_penalty: Option<f32> [number(NumberRange::Positive)] = None, "the model's, or 1";
@@ -58,6 +77,18 @@ options! {
         presence_penalty: Option<f32> = None, "0";
         /// Subtract this from the logits of tokens in the output, once for each occurrence.
         frequency_penalty: Option<f32> = None, "0";
+        /// Weight of the penalty for tokens that would continue a repetition (DRY); 0 is off.
+        dry_multiplier: Option<f32> [number(NumberRange::NonNegative)] = None, "0";
+        /// The DRY penalty grows by this factor with each repeated token.
+        dry_base: Option<f32> [number(NumberRange::AtLeastOne)] = None, "1.75";
+        /// Repetitions of fewer tokens than this get no DRY penalty.
+        dry_allowed_length: Option<u32> [whole(1, u32::MAX)] = None, "2";
+        /// How many of the latest tokens DRY looks for repetitions in.
+        dry_penalty_last_n: Option<u32> [whole(1, u32::MAX)] = None, "all, those of the prompt included";
+        /// Texts that end a repetition for DRY: tokens that have one of them in their text are not compared, and get no penalty.
+        dry_sequence_breakers: Option<Vec<String>> [OptionType::List { of: &OptionType::Text, most: MAX_STOPS }] = None, "a line break, `:`, `\"` and `*`";
+        /// The only tokens that are generated. Without an end-of-sequence token among them, the text ends at `max_tokens`.
+        allowed_token_ids: Option<Vec<u32>> [IDS] = None, "all";
         /// Tokens that are never generated.
         suppress_tokens: Option<Vec<u32>> [IDS] = None, "the model's";
         /// Tokens that are never generated as the first token.
@@ -129,7 +160,13 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
     if options.stop.iter().flatten().any(String::is_empty) {
         return Err(out_of_range("stop", "texts that are not empty", "an empty text"));
     }
-    Ok(())
+    if options.dry_sequence_breakers.iter().flatten().any(String::is_empty) {
+        return Err(out_of_range("dry_sequence_breakers", "texts that are not empty", "an empty text"));
+    }
+    if options.allowed_token_ids.as_ref().is_some_and(Vec::is_empty) {
+        return Err(out_of_range("allowed_token_ids", "at least one token id", "an empty list"));
+    }
+    check_samplers(options)
 }
 
 #[cfg(test)]
@@ -178,6 +215,21 @@ mod tests {
             ("min_p", json!(-1)),
             ("typical_p", json!(0)),
             ("typical_p", json!(1.1)),
+            ("top_n_sigma", json!(-1)),
+            ("xtc_probability", json!(1.1)),
+            ("xtc_threshold", json!(0)),
+            ("dynatemp_range", json!(-1)),
+            ("dynatemp_exponent", json!(0)),
+            ("mirostat_tau", json!(0)),
+            ("mirostat_eta", json!(0)),
+            ("samplers", json!(["top_k", "nonsense"])),
+            ("samplers", json!(["top_k", "top_k"])),
+            ("dry_multiplier", json!(-1)),
+            ("dry_base", json!(0.5)),
+            ("dry_allowed_length", json!(0)),
+            ("dry_penalty_last_n", json!(0)),
+            ("dry_sequence_breakers", json!([""])),
+            ("allowed_token_ids", json!([])),
             ("repetition_penalty", json!(0)),
             ("logprobs", json!(65)),
             ("stop", json!([""])),

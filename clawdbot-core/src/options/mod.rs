@@ -11,6 +11,7 @@ mod generate;
 mod hub;
 mod load;
 mod resolved;
+mod samplers;
 mod spec;
 mod table;
 mod unknown;
@@ -26,6 +27,7 @@ pub use load::{
     Speculation, WeightType,
 };
 pub(crate) use resolved::{ResolveContext, Resolved};
+pub use samplers::Sampler;
 pub use spec::{NumberRange, OptionGroup, OptionSet, OptionSpec, OptionType};
 pub use table::OPTIONS;
 pub use unknown::check_option_names;

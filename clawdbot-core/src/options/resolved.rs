@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -9,12 +10,16 @@ use serde_json::{Map, Value};
 use super::defaults::GenerationDefaults;
 use super::generate::GenerateOptions;
 use super::load::Speculation;
+use super::samplers::{Sampler, samplers_in_force};
 use super::spec::out_of_range;
 use crate::error::Result;
 use crate::output::{AUTO, NONE};
 
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
 const TOP_K: u32 = 50;
+
+/// The texts that end a repetition, as in text-generation-webui and llama.cpp.
+const DRY_SEQUENCE_BREAKERS: [&str; 4] = ["\n", ":", "\"", "*"];
 
 /// What the model contributes to the options in force.
 pub(crate) struct ResolveContext<'a> {
@@ -48,11 +53,40 @@ pub(crate) struct Resolved {
     #[serde(serialize_with = "shortest")]
     pub(crate) typical_p: f32,
     #[serde(serialize_with = "shortest")]
+    pub(crate) top_n_sigma: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) xtc_probability: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) xtc_threshold: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) dynatemp_range: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) dynatemp_exponent: f32,
+    #[serde(serialize_with = "shortest_if_any")]
+    pub(crate) mirostat_tau: Option<f32>,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) mirostat_eta: f32,
+    /// In their order; of those left out, the options are off.
+    pub(crate) samplers: Vec<Sampler>,
+    #[serde(serialize_with = "shortest")]
     pub(crate) repetition_penalty: f32,
     #[serde(serialize_with = "shortest")]
     pub(crate) presence_penalty: f32,
     #[serde(serialize_with = "shortest")]
     pub(crate) frequency_penalty: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) dry_multiplier: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) dry_base: f32,
+    pub(crate) dry_allowed_length: u32,
+    /// `None`: all tokens.
+    pub(crate) dry_penalty_last_n: Option<u32>,
+    pub(crate) dry_sequence_breakers: Vec<String>,
+    /// The tokens that those texts are in, sorted.
+    #[serde(skip)]
+    pub(crate) dry_breakers: Arc<[u32]>,
+    /// Sorted.
+    pub(crate) allowed_token_ids: Option<Vec<u32>>,
     pub(crate) suppress_tokens: Vec<u32>,
     pub(crate) begin_suppress_tokens: Vec<u32>,
     pub(crate) bad_words_ids: Vec<Vec<u32>>,
@@ -75,6 +109,12 @@ pub(crate) struct Resolved {
 }
 
 impl GenerateOptions {
+    /// The texts that end a repetition for DRY.
+    pub(crate) fn dry_breaker_texts(&self) -> Vec<String> {
+        let given = self.dry_sequence_breakers.clone();
+        given.unwrap_or_else(|| DRY_SEQUENCE_BREAKERS.map(str::to_owned).to_vec())
+    }
+
     /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
     pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
         if self.temperature.is_some() || resolved.temperature > 0.0 {
@@ -85,6 +125,9 @@ impl GenerateOptions {
             ("top_p", self.top_p.is_some()),
             ("min_p", self.min_p.is_some()),
             ("typical_p", self.typical_p.is_some()),
+            ("top_n_sigma", self.top_n_sigma.is_some()),
+            ("xtc_probability", self.xtc_probability.is_some()),
+            ("dynatemp_range", self.dynatemp_range.is_some()),
             ("seed", self.seed.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
@@ -106,6 +149,7 @@ impl Resolved {
         options.logit_bias.keys().try_for_each(|&id| check_id("logit_bias", id))?;
         options.stop_token_ids.iter().try_for_each(|&id| check_id("stop_token_ids", id))?;
         for (name, list) in [
+            ("allowed_token_ids", &options.allowed_token_ids),
             ("suppress_tokens", &options.suppress_tokens),
             ("begin_suppress_tokens", &options.begin_suppress_tokens),
         ] {
@@ -134,22 +178,58 @@ impl Resolved {
         }
         stop_token_ids.sort_unstable();
         stop_token_ids.dedup();
-        Ok(Resolved {
+        let mut allowed_token_ids = options.allowed_token_ids.clone();
+        if let Some(allowed) = &mut allowed_token_ids {
+            allowed.sort_unstable();
+            allowed.dedup();
+        }
+        let samplers = samplers_in_force(options);
+        // A model's own filters give way to the samplers that are asked for.
+        let off = |sampler: Sampler| !samplers.contains(&sampler);
+        let temperature = if off(Sampler::Temperature) { 1.0 } else { options.temperature.unwrap_or(temperature) };
+        let resolved = Resolved {
             adapter: options.adapter.clone(),
             priority: options.priority,
             group: options.group.clone(),
             deadline_ms: options.deadline_ms,
             speculation: options.speculation.unwrap_or(context.speculation),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
-            temperature: options.temperature.unwrap_or(temperature),
-            top_k: options.top_k.or(top_k).unwrap_or(0),
+            temperature,
+            top_k: options.top_k.or(top_k).filter(|_| !off(Sampler::TopK)).unwrap_or(0),
             // transformers takes 0 as "off" in a configuration.
-            top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
-            min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
-            typical_p: options.typical_p.or(defaults.typical_p).unwrap_or(1.0).min(1.0),
-            repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            top_p: options
+                .top_p
+                .or(defaults.top_p.filter(|&p| p > 0.0))
+                .filter(|_| !off(Sampler::TopP))
+                .unwrap_or(1.0),
+            min_p: options.min_p.or(defaults.min_p).filter(|_| !off(Sampler::MinP)).unwrap_or(0.0),
+            typical_p: options
+                .typical_p
+                .or(defaults.typical_p)
+                .filter(|_| !off(Sampler::TypicalP))
+                .unwrap_or(1.0)
+                .min(1.0),
+            top_n_sigma: options.top_n_sigma.unwrap_or(0.0),
+            xtc_probability: options.xtc_probability.unwrap_or(0.0),
+            xtc_threshold: options.xtc_threshold.unwrap_or(0.1),
+            dynatemp_range: options.dynatemp_range.unwrap_or(0.0),
+            dynatemp_exponent: options.dynatemp_exponent.unwrap_or(1.0),
+            mirostat_tau: options.mirostat_tau,
+            mirostat_eta: options.mirostat_eta.unwrap_or(0.1),
+            repetition_penalty: options
+                .repetition_penalty
+                .or(defaults.repetition_penalty)
+                .filter(|_| !off(Sampler::Penalties))
+                .unwrap_or(1.0),
             presence_penalty: options.presence_penalty.unwrap_or(0.0),
             frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
+            dry_multiplier: options.dry_multiplier.unwrap_or(0.0),
+            dry_base: options.dry_base.unwrap_or(1.75),
+            dry_allowed_length: options.dry_allowed_length.unwrap_or(2),
+            dry_penalty_last_n: options.dry_penalty_last_n,
+            dry_sequence_breakers: options.dry_breaker_texts(),
+            dry_breakers: Arc::default(),
+            allowed_token_ids,
             suppress_tokens: options.suppress_tokens.as_ref().unwrap_or(&defaults.suppress_tokens).clone(),
             begin_suppress_tokens: options
                 .begin_suppress_tokens
@@ -172,7 +252,12 @@ impl Resolved {
             skip_special_tokens: options.skip_special_tokens,
             tool_format: named(&options.tool_format),
             reasoning_format: named(&options.reasoning_format),
-        })
+            samplers,
+        };
+        if resolved.mirostat_tau.is_some() && resolved.temperature == 0.0 {
+            return Err(out_of_range("mirostat_tau", "a temperature above 0 with it", "temperature 0"));
+        }
+        Ok(resolved)
     }
 
     /// Greedy, without limits: for work that samples nothing.
@@ -189,9 +274,24 @@ impl Resolved {
             top_p: 1.0,
             min_p: 0.0,
             typical_p: 1.0,
+            top_n_sigma: 0.0,
+            xtc_probability: 0.0,
+            xtc_threshold: 0.1,
+            dynatemp_range: 0.0,
+            dynatemp_exponent: 1.0,
+            mirostat_tau: None,
+            mirostat_eta: 0.1,
+            samplers: Sampler::ALL.to_vec(),
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            dry_multiplier: 0.0,
+            dry_base: 1.75,
+            dry_allowed_length: 2,
+            dry_penalty_last_n: None,
+            dry_sequence_breakers: Vec::new(),
+            dry_breakers: Arc::default(),
+            allowed_token_ids: None,
             suppress_tokens: Vec::new(),
             begin_suppress_tokens: Vec::new(),
             bad_words_ids: Vec::new(),
@@ -210,8 +310,8 @@ impl Resolved {
         }
     }
 
-    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `group`, `deadline_ms`, `logprobs` and
-    /// `add_special_tokens`.
+    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `group`,
+    /// `deadline_ms`, `mirostat_tau`, `dry_penalty_last_n`, `allowed_token_ids`, `logprobs` and `add_special_tokens`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
@@ -228,6 +328,14 @@ fn named(format: &str) -> String {
 /// As the f64 that is written as the f32 is: 0.7, and not 0.699999988079071.
 fn shortest<S: Serializer>(x: &f32, serializer: S) -> std::result::Result<S::Ok, S::Error> {
     serializer.serialize_f64(x.to_string().parse().unwrap_or_else(|_| f64::from(*x)))
+}
+
+/// As [`shortest`]; null where there is none.
+fn shortest_if_any<S: Serializer>(x: &Option<f32>, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    match x {
+        Some(x) => shortest(x, serializer),
+        None => serializer.serialize_none(),
+    }
 }
 
 /// A seed nobody chose: the standard library's per-process random keys, hashed.
@@ -254,7 +362,12 @@ mod tests {
     fn every_option_is_echoed() {
         let given = json!({
             "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
-            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
+            "top_n_sigma": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dynatemp_range": 0.25, "dynatemp_exponent": 2.0,
+            "mirostat_tau": null, "mirostat_eta": 0.2,
+            "samplers": ["dry", "penalties", "top_k", "typ_p", "top_p", "min_p", "xtc", "top_n_sigma", "temperature"],
+            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25,
+            "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 90,
+            "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
             "add_special_tokens": false, "skip_special_tokens": false, "tool_format": "hermes", "reasoning_format": "think",
@@ -269,13 +382,22 @@ mod tests {
             speculation: Speculation::None,
         };
         let unset = GenerateOptions::default().to_json();
-        for &name in GenerateOptions::NAMES {
+        // Mirostat is instead of others.
+        for &name in GenerateOptions::NAMES.iter().filter(|name| **name != "mirostat_tau") {
             assert_ne!(given[name], unset[name], "{name}: expected another value than its default");
         }
         let options = parse(given.clone()).unwrap();
         assert_eq!(Value::Object(Resolved::new(&options, &context).unwrap().to_json()), given);
         let options = GenerateOptions::default().for_prompt(PromptKind::Text);
         assert_eq!(Resolved::new(&options, &context).unwrap().to_json()["add_special_tokens"], true);
+        let mirostat = GenerateOptions::default().temperature(0.5).mirostat_tau(5.0);
+        assert_eq!(Resolved::new(&mirostat, &context).unwrap().to_json()["mirostat_tau"], 5.0);
+        // What is echoed may be given again.
+        for options in [GenerateOptions::default(), mirostat] {
+            let echoed = Resolved::new(&options, &context).unwrap().to_json();
+            let again = Resolved::new(&GenerateOptions::from_json(&echoed).unwrap(), &context).unwrap();
+            assert_eq!(again.to_json(), echoed);
+        }
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub enum NumberRange {
     NonNegative,
     /// Finite, more than 0.
     Positive,
+    /// Finite, 1 or more.
+    AtLeastOne,
     /// 0 to 1.
     Unit,
     /// More than 0, at most 1.
@@ -68,6 +70,7 @@ impl NumberRange {
                 NumberRange::Finite => true,
                 NumberRange::NonNegative => x >= 0.0,
                 NumberRange::Positive => x > 0.0,
+                NumberRange::AtLeastOne => x >= 1.0,
                 NumberRange::Unit => (0.0..=1.0).contains(&x),
                 NumberRange::PositiveUnit => x > 0.0 && x <= 1.0,
             }
@@ -78,6 +81,7 @@ impl NumberRange {
             NumberRange::Finite => "a finite number",
             NumberRange::NonNegative => "a finite number, 0 or more",
             NumberRange::Positive => "a finite number above 0",
+            NumberRange::AtLeastOne => "a finite number, 1 or more",
             NumberRange::Unit => "a number from 0 to 1",
             NumberRange::PositiveUnit => "a number above 0, at most 1",
         }
@@ -113,6 +117,7 @@ impl OptionType {
     fn several(&self) -> String {
         match self {
             OptionType::List { of, .. } => format!("lists of {}", of.several()),
+            OptionType::Choice(names) => format!("names, each one of {}", names.join(", ")),
             // "a text" -> "texts"; lists of other types do not occur.
             one => format!("{}s", one.expected().trim_start_matches("a ")),
         }
@@ -195,12 +200,14 @@ mod tests {
     fn values_in_words() {
         static TEXT: OptionType = OptionType::Text;
         static IDS: OptionType = OptionType::List { of: &OptionType::TokenId, most: usize::MAX };
+        static CHOICE: OptionType = OptionType::Choice(&["a", "b"]);
         for (values, words) in [
             (OptionType::Whole { least: 1, most: 64 }, "a whole number from 1 to 64"),
             (OptionType::List { of: &TEXT, most: 64 }, "a list of at most 64 texts"),
             (OptionType::List { of: &IDS, most: usize::MAX }, "a list of lists of token ids"),
             (OptionType::TokenMap(NumberRange::Finite), "a mapping of token ids to finite numbers"),
             (OptionType::Choice(&["a", "b"]), "one of a, b"),
+            (OptionType::List { of: &CHOICE, most: usize::MAX }, "a list of names, each one of a, b"),
         ] {
             assert_eq!(values.expected(), words);
         }
@@ -208,12 +215,13 @@ mod tests {
 
     #[test]
     fn ranges_hold_their_ends() {
-        use NumberRange::{Finite, NonNegative, Positive, PositiveUnit, Unit};
+        use NumberRange::{AtLeastOne, Finite, NonNegative, Positive, PositiveUnit, Unit};
         let tiny = f32::from_bits(1);
         for (range, inside, outside) in [
             (Finite, &[f32::MIN, f32::MAX][..], &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY][..]),
             (NonNegative, &[0.0, f32::MAX], &[-tiny, f32::NAN, f32::INFINITY]),
             (Positive, &[tiny, f32::MAX], &[0.0, f32::INFINITY]),
+            (AtLeastOne, &[1.0, f32::MAX], &[1.0 - f32::EPSILON, f32::INFINITY, f32::NAN]),
             (Unit, &[0.0, 1.0], &[-tiny, 1.0 + f32::EPSILON, f32::NAN]),
             (PositiveUnit, &[tiny, 1.0], &[0.0, 1.0 + f32::EPSILON]),
         ] {

@@ -53,6 +53,14 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
         }
     };
     drawable.holes.iter().copied().for_each(&mut forbid);
+    if let Some(allowed) = &options.allowed_token_ids {
+        forbid_others(logits, allowed);
+    }
+    let mut forbid = |id: u32| {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    };
     options.suppress_tokens.iter().copied().for_each(&mut forbid);
     if history.output.is_empty() {
         options.begin_suppress_tokens.iter().copied().for_each(&mut forbid);
@@ -72,6 +80,17 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
     }
 }
 
+/// Masks all tokens but those of `allowed`, which is sorted.
+fn forbid_others(logits: &mut [f32], allowed: &[u32]) {
+    let mut rest = 0;
+    for &id in allowed {
+        let end = (id as usize).min(logits.len());
+        logits[rest..end].fill(f32::NEG_INFINITY);
+        rest = (end + 1).min(logits.len());
+    }
+    logits[rest..].fill(f32::NEG_INFINITY);
+}
+
 /// The tokens so far, which penalties and masks look at.
 pub(crate) struct History<'a> {
     pub(crate) prompt: &'a [u32],
@@ -79,12 +98,12 @@ pub(crate) struct History<'a> {
 }
 
 impl History<'_> {
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.prompt.len() + self.output.len()
     }
 
     /// The token at `index` of prompt and output.
-    fn at(&self, index: usize) -> u32 {
+    pub(super) fn at(&self, index: usize) -> u32 {
         match index.checked_sub(self.prompt.len()) {
             None => self.prompt[index],
             Some(index) => self.output[index],

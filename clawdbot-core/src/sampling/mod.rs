@@ -1,10 +1,14 @@
 //! From logits to token ids: penalties, masks, temperature, filters, draw, log-probabilities.
 //!
-//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, typical-p, draw. All
-//! arithmetic is portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
+//! The order is that of transformers, unless the option `samplers` says another one: bias, penalties, DRY, masks, top-n-sigma,
+//! temperature, top-k, top-p, min-p, typical-p, XTC, draw. All arithmetic is portable (no platform `exp`), so a seed gives the
+//! same tokens wherever the logits are the same.
 
+mod chain;
+mod dry;
 mod filters;
 mod masks;
+mod mirostat;
 mod rng;
 
 use std::collections::HashMap;
@@ -12,7 +16,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::Resolved;
+use crate::options::{Resolved, Sampler};
 
 pub(crate) use masks::{Drawable, History};
 
@@ -43,15 +47,42 @@ pub(crate) struct Sampled {
     pub(crate) logprobs: Option<Logprobs>,
 }
 
+/// What sampling keeps from one token of a request to the next. What a draft has changed in it is forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct State {
+    /// Mirostat's threshold, in bits; `None` before the first token.
+    mirostat_mu: Option<f64>,
+}
+
+/// The random numbers of a token: functions of the request's seed and of the token's place.
+#[derive(Debug, Clone, Copy)]
+struct Random {
+    seed: u64,
+    step: u64,
+}
+
+impl Random {
+    /// Says which token is drawn.
+    fn token(self) -> f64 {
+        rng::uniform(self.seed, self.step)
+    }
+
+    /// Says whether XTC leaves tokens out. Of a sequence of its own, so that the others stay as they are without it.
+    fn xtc(self) -> f64 {
+        const XTC: u64 = 0x5854_4353_4545_4421;
+        rng::uniform(self.seed ^ XTC, self.step)
+    }
+}
+
 /// Most bytes that sampling a token needs apart from the logits: a copy of them, sorted ids (twice for typical-p),
-/// weights and distances, and the tokens that penalties look at.
+/// weights and distances, and the tokens that penalties look at, with what DRY knows of each.
 pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
     const PER_ID: u64 = 4 + 4 + 4 + 4 + 8 + 8;
-    const PER_TOKEN: u64 = 4 + 24;
+    const PER_TOKEN: u64 = 4 + 24 + 12;
     PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }
 
-/// Samples the next token. Overwrites `logits`.
+/// Samples the next token. Overwrites `logits`, and changes `state` as that token does.
 ///
 /// # Errors
 /// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
@@ -60,31 +91,68 @@ pub(crate) fn sample(
     drawable: &Drawable,
     options: &Resolved,
     history: &History<'_>,
+    state: &mut State,
 ) -> Result<Sampled> {
     check_finite(logits)?;
     let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, drawable, n as usize)));
     let raw = report.as_ref().map(|_| logits.to_vec());
-    let logits = drawable.of_tokens(logits);
-    adjust(logits, options, history);
-    masks::mask(logits, drawable, options, history);
-    let best = argmax(logits);
-    if logits[best as usize] == f32::NEG_INFINITY {
-        return Err(Error::invalid_argument(
-            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size and min_tokens leave no token to \
-             sample",
-        ));
-    }
-    let id = if options.temperature == 0.0 {
-        best
-    } else {
-        let draw = rng::uniform(options.seed, history.output.len() as u64);
-        filters::draw(logits, options, draw)
-    };
+    let id = choose(logits, drawable, options, history, state)?;
     let logprobs = report.zip(raw).map(|((normaliser, top), raw)| {
         let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(raw[id as usize]) - normaliser) as f32 };
         Logprobs { chosen: entry(id), top: top.into_iter().map(entry).collect() }
     });
     Ok(Sampled { id, logprobs })
+}
+
+/// The next token, as [`sample`] chooses it, without log-probabilities.
+///
+/// # Errors
+/// As [`sample`].
+pub(crate) fn sample_id(
+    logits: &mut [f32],
+    drawable: &Drawable,
+    options: &Resolved,
+    history: &History<'_>,
+    state: &mut State,
+) -> Result<u32> {
+    check_finite(logits)?;
+    choose(logits, drawable, options, history, state)
+}
+
+/// The next token, from logits that are finite.
+fn choose(
+    logits: &mut [f32],
+    drawable: &Drawable,
+    options: &Resolved,
+    history: &History<'_>,
+    state: &mut State,
+) -> Result<u32> {
+    let logits = drawable.of_tokens(logits);
+    for (&id, &bias) in &options.logit_bias {
+        if let Some(x) = logits.get_mut(id as usize) {
+            *x = bounded(*x + bias);
+        }
+    }
+    for sampler in &options.samplers {
+        match sampler {
+            Sampler::Penalties => penalize(logits, options, history),
+            Sampler::Dry => dry::penalize(logits, options, history),
+            _ => {}
+        }
+    }
+    masks::mask(logits, drawable, options, history);
+    let best = argmax(logits);
+    if logits[best as usize] == f32::NEG_INFINITY {
+        return Err(Error::invalid_argument(
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_tokens and allowed_token_ids \
+             leave no token to sample",
+        ));
+    }
+    if options.temperature == 0.0 {
+        return Ok(best);
+    }
+    let random = Random { seed: options.seed, step: history.output.len() as u64 };
+    Ok(chain::draw(logits, options, random, state))
 }
 
 fn check_finite(logits: &[f32]) -> Result<()> {
@@ -133,12 +201,9 @@ fn bounded(x: f32) -> f32 {
     x.clamp(f32::MIN, f32::MAX)
 }
 
-fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
-    for (&id, &bias) in &options.logit_bias {
-        if let Some(x) = logits.get_mut(id as usize) {
-            *x = bounded(*x + bias);
-        }
-    }
+/// The penalties for tokens that occur: `repetition_penalty` (Keskar et al. 2019, <https://arxiv.org/abs/1909.05858>), and those
+/// of OpenAI's interface, which count occurrences in the output.
+fn penalize(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
     if options.repetition_penalty != 1.0 {
         let mut seen: Vec<u32> = history.prompt.iter().chain(history.output).copied().collect();
         seen.sort_unstable();

@@ -21,6 +21,11 @@ fn resolved(options: GenerateOptions) -> Resolved {
     .unwrap()
 }
 
+/// A token, without a state that was there before.
+fn sample(logits: &mut [f32], drawable: &Drawable, options: &Resolved, history: &History<'_>) -> Result<Sampled> {
+    super::sample(logits, drawable, options, history, &mut State::default())
+}
+
 const NONE: History<'static> = History { prompt: &[], output: &[] };
 static ALL: LazyLock<Drawable> = LazyLock::new(|| Drawable::all(1000));
 
@@ -79,7 +84,7 @@ fn penalties_and_bias() {
     let history = History { prompt: &[0], output: &[1, 1, 2] };
     let options = GenerateOptions::default().temperature(0.0).repetition_penalty(2.0).presence_penalty(0.5);
     let mut logits = vec![4.0, -1.0, 8.0, 0.0];
-    adjust(&mut logits, &resolved(options.clone().frequency_penalty(0.25)), &history);
+    penalize(&mut logits, &resolved(options.clone().frequency_penalty(0.25)), &history);
     assert_eq!(logits, [2.0, -3.0, 3.25, 0.0]);
     let options = options.logit_bias([(3, 100.0)]);
     let sampled = sample(&mut [4.0, -1.0, 8.0, 0.0], &ALL, &resolved(options), &history).unwrap();
@@ -240,5 +245,148 @@ proptest! {
         let last = ids.iter().take_while(|&&id| { let less = before < f64::from(typical_p) + 1e-9; before += p(id); less });
         let farthest = shifted(*last.last().unwrap());
         prop_assert!(shifted(id as usize) <= farthest + 1e-9, "{id}: {} beyond {farthest}", shifted(id as usize));
+    }
+}
+
+/// The ids that are drawn, of many seeds.
+fn support(logits: &[f32], options: &GenerateOptions) -> Vec<u32> {
+    let drawn = |seed| {
+        let options = resolved(options.clone().seed(seed));
+        sample(&mut logits.to_vec(), &ALL, &options, &NONE).unwrap().id
+    };
+    let mut found: Vec<u32> = (0..400).map(drawn).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+#[test]
+fn further_filters_keep_the_expected_tokens() {
+    // Mean 2.5, sigma sqrt(1.25) = 1.118: thresholds 2.882 and 1.764.
+    let logits = [1.0, 2.0, 3.0, 4.0];
+    let options = || GenerateOptions::default().temperature(1.0);
+    assert_eq!(support(&logits, &options().top_n_sigma(1.0)), [2, 3]);
+    assert_eq!(support(&logits, &options().top_n_sigma(2.0)), [1, 2, 3]);
+    // The temperature changes nothing about it, and masked tokens are no part of it: mean 2, sigma 0.816 of the first three.
+    assert_eq!(support(&logits, &options().temperature(5.0).top_n_sigma(1.0)), [2, 3]);
+    assert_eq!(support(&logits, &options().top_n_sigma(1.0).suppress_tokens(vec![3])), [2]);
+    // Probabilities: 0.032, 0.087, 0.237, 0.644.
+    assert_eq!(support(&logits, &options().xtc_probability(1.0).xtc_threshold(0.2)), [0, 1, 2]);
+    assert_eq!(support(&logits, &options().xtc_probability(1.0).xtc_threshold(0.05)), [0, 1]);
+    assert_eq!(support(&logits, &options().xtc_probability(1.0).xtc_threshold(0.5)), [0, 1, 2, 3]);
+    assert_eq!(support(&[1.0; 4], &options().xtc_probability(1.0).xtc_threshold(0.2)), [3]);
+    assert_eq!(support(&logits, &options().xtc_probability(0.5).xtc_threshold(0.05)), [0, 1, 2, 3]);
+    assert_eq!(support(&logits, &options().allowed_token_ids(vec![2, 0, 2, 999])), [0, 2]);
+    let greedy = GenerateOptions::default().temperature(0.0);
+    assert_eq!(support(&logits, &greedy.clone().allowed_token_ids(vec![0, 1])), [1]);
+    let none = resolved(greedy.allowed_token_ids(vec![3]).suppress_tokens(vec![3]));
+    let error = sample(&mut logits.to_vec(), &ALL, &none, &NONE).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.message().contains("allowed_token_ids"), "{error}");
+}
+
+#[test]
+fn samplers_are_taken_in_their_order() {
+    use crate::options::Sampler::{MinP, Temperature, TopK, TopP, Xtc};
+    // At temperature 1: 0.644, 0.237, 0.087, 0.032. At 4: 0.367, 0.286, 0.223, 0.124.
+    let logits = [4.0, 3.0, 2.0, 1.0];
+    let options = |samplers: &[crate::options::Sampler]| GenerateOptions::default().samplers(samplers.to_vec());
+    let hot = |samplers: &[crate::options::Sampler]| options(samplers).temperature(4.0);
+    assert_eq!(support(&logits, &hot(&[Temperature, TopP]).top_p(0.6)), [0, 1]);
+    assert_eq!(support(&logits, &hot(&[TopP, Temperature]).top_p(0.6)), [0]);
+    // Exclusion leaves out the first two; what min-p compares with is then the third.
+    let both = |samplers| options(samplers).xtc_probability(1.0).min_p(0.36);
+    assert_eq!(support(&logits, &both(&[Xtc, MinP]).xtc_threshold(0.08)), [2, 3]);
+    assert_eq!(support(&logits, &both(&[MinP, Xtc]).xtc_threshold(0.08)), [1]);
+    assert_eq!(support(&logits, &options(&[TopK]).top_k(2_u32)), [0, 1]);
+    // Without any, what the model says is drawn at temperature 1.
+    assert_eq!(support(&logits, &options(&[])), [0, 1, 2, 3]);
+    let penalized = GenerateOptions::default().temperature(0.0);
+    let history = History { prompt: &[0], output: &[] };
+    let id = |options: GenerateOptions| {
+        sample(&mut logits.to_vec(), &ALL, &resolved(options), &history).unwrap().id
+    };
+    assert_eq!((id(penalized.clone()), id(penalized.repetition_penalty(2.0))), (0, 1));
+}
+
+#[test]
+fn a_dynamic_temperature_follows_the_entropy() {
+    // Two equal tokens: entropy 1, so the highest temperature; a certain one: the lowest.
+    let options = GenerateOptions::default().temperature(1.0).dynatemp_range(1.0);
+    assert_eq!(support(&[0.0, 0.0], &options), [0, 1]);
+    assert_eq!(support(&[0.0, -80.0], &options), [0]);
+    // p = 0.731, 0.269: entropy 0.582, divided by ln 2 0.840; squared 0.706, so 0.5 + 1 * 0.706 = 1.206.
+    let options = GenerateOptions::default().temperature(1.0).dynatemp_range(0.5).dynatemp_exponent(2.0);
+    let expected = 1.0 / (1.0 + (-1.0_f64 / 1.2057).exp());
+    let found = frequencies(&[1.0, 0.0], &options)[0];
+    assert!((found - expected).abs() < 0.012, "{found} {expected}");
+}
+
+#[test]
+fn mirostat_adapts_its_threshold() {
+    // Surprisals of 1, 2, 3 and 3 bits.
+    let logits = [0.5_f32, 0.25, 0.125, 0.125].map(f32::ln);
+    let mirostat = GenerateOptions::default().temperature(1.0).mirostat_tau(1.0).mirostat_eta(0.5);
+    // From mu = 2 on, the first two are kept, with 0.585 and 1.585 bits: mu = 2 - 0.5 (observed - 1).
+    for seed in 0..50 {
+        let (options, mut state) = (resolved(mirostat.clone().seed(seed)), State::default());
+        let mut draw = |step: usize| {
+            let output = vec![0; step];
+            let history = History { prompt: &[], output: &output };
+            let id = super::sample(&mut logits.to_vec(), &ALL, &options, &history, &mut state).unwrap().id;
+            (id, state.mirostat_mu.unwrap())
+        };
+        let (first, mu) = draw(0);
+        let expected = [2.2075, 1.7075][first as usize];
+        assert!((mu - expected).abs() < 1e-4, "{first} {mu}");
+        let (second, after) = draw(1);
+        match first {
+            // 2.2 bits: the same two.
+            0 => assert!((after - mu - [0.2075, -0.2925][second as usize]).abs() < 1e-4, "{after}"),
+            // 1.7 bits: the first alone, which is then no surprise.
+            _ => assert!(second == 0 && (after - mu - 0.5).abs() < 1e-4, "{second} {after}"),
+        }
+    }
+    // Greedy sampling leaves it as it is.
+    let mut state = State::default();
+    let greedy = resolved(GenerateOptions::default().temperature(0.0));
+    super::sample(&mut logits.to_vec(), &ALL, &greedy, &NONE, &mut state).unwrap();
+    assert_eq!(state, State::default());
+}
+
+proptest! {
+    /// Whatever the options, a token that may be drawn is drawn, and the same one every time.
+    #[test]
+    fn there_is_always_a_token(
+        logits in proptest::collection::vec(prop_oneof![-5.0_f32..5.0, Just(f32::MIN), Just(f32::MAX), Just(0.0)], 1..40),
+        (temperature, range, exponent) in (prop_oneof![Just(1e-30_f32), 0.1_f32..3.0], 0.0_f32..4.0, 0.1_f32..3.0),
+        (top_k, top_p, min_p, typical_p) in (0_u32..9, 0.01_f32..=1.0, 0.0_f32..=1.0, 0.01_f32..=1.0),
+        (sigma, xtc, threshold, mu) in (0.0_f32..3.0, 0.0_f32..=1.0, 0.01_f32..=1.0, -9.0_f64..20.0),
+        (mask, mirostat, seed) in (0_u32..40, any::<bool>(), any::<u64>()),
+        mut order in Just(crate::options::Sampler::ALL[2..].to_vec()).prop_shuffle(),
+        count in 0_usize..8,
+    ) {
+        let mut options = GenerateOptions::default().temperature(temperature).dynatemp_range(range).seed(seed);
+        options = options.dynatemp_exponent(exponent).allowed_token_ids((mask % logits.len() as u32..40).collect::<Vec<_>>());
+        if mirostat {
+            options = options.mirostat_tau(3.0).mirostat_eta(0.5);
+        } else {
+            options = options.top_k(top_k).top_p(top_p).min_p(min_p).typical_p(typical_p).top_n_sigma(sigma);
+            options = options.xtc_probability(xtc).xtc_threshold(threshold);
+        }
+        let mut resolved = resolved(options);
+        if !mirostat {
+            order.truncate(count);
+            resolved.samplers = order;
+        }
+        let draw = || {
+            let mut state = State { mirostat_mu: Some(mu) };
+            let found = super::sample(&mut logits.clone(), &ALL, &resolved, &NONE, &mut state).unwrap().id;
+            (found, state)
+        };
+        let (id, state) = draw();
+        prop_assert!((id as usize) < logits.len() && id >= mask % logits.len() as u32, "{id}");
+        prop_assert!(state.mirostat_mu.unwrap().is_finite());
+        prop_assert_eq!(draw(), (id, state));
     }
 }

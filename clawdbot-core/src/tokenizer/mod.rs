@@ -21,6 +21,7 @@ use pipeline::work::Allowance;
 mod bound;
 mod byte_tokens;
 mod chat;
+mod containing;
 mod decoding;
 mod gguf;
 mod lengths;
@@ -36,6 +37,7 @@ mod tables;
 mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
+pub(crate) use containing::Containing;
 pub(crate) use gguf::{TokenizerFiles, tokenizer_files};
 pub(crate) use settings::WITHOUT_EFFECT as SETTINGS_WITHOUT_EFFECT;
 pub use special::SpecialTokens;

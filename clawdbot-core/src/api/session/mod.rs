@@ -24,7 +24,7 @@ use crate::tokenizer::AddSpecialTokens;
 
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
-use prompt::{check_draft_model, check_min_tokens, check_vocabulary, no_beginning};
+use prompt::{check_draft_model, check_min_tokens, check_vocabulary, dry_breakers, no_beginning};
 use slot::Slot;
 pub use stream::Stream;
 pub(crate) use stream::run_together;
@@ -157,6 +157,7 @@ impl Session {
     ) -> Result<Stream> {
         let Slot { loaded, id, .. } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
+        let breakers = dry_breakers(loaded, options)?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
         engine.check_queue()?;
@@ -185,6 +186,7 @@ impl Session {
                 speculation: loaded.options.speculation,
             },
         )?;
+        resolved.dry_breakers = breakers;
         check_min_tokens(options, &resolved)?;
         check_draft_model(loaded, &resolved)?;
         check_mtp_loaded(resolved.speculation, loaded.mtp.is_some())?;

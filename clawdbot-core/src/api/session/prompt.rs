@@ -1,7 +1,10 @@
 //! What is asked for: a prompt, and room for it in the context.
 
+use std::sync::Arc;
+
 use crate::api::loaded::Loaded;
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::text::no_tokenizer;
 use crate::options::{GenerateOptions, Resolved, Speculation};
 
 /// What to continue: text, or token ids.
@@ -65,6 +68,17 @@ pub(super) fn check_draft_model(loaded: &Loaded, resolved: &Resolved) -> Result<
     let expected = "none or ngram, as the model was loaded without a draft_model";
     let error = Error::invalid_argument(format!("option speculation: expected {expected}, found draft"));
     Err(error.with("option", "speculation").with("expected", expected).with("found", "draft"))
+}
+
+/// The tokens that end a repetition for DRY, where it is asked for.
+pub(super) fn dry_breakers(loaded: &Loaded, options: &GenerateOptions) -> Result<Arc<[u32]>> {
+    let asked = options.dry_multiplier.is_some_and(|multiplier| multiplier > 0.0);
+    match (&loaded.text, &options.dry_sequence_breakers) {
+        _ if !asked => Ok(Arc::default()),
+        (Some(text), _) => text.containing.of(&text.tokenizer, &options.dry_breaker_texts()),
+        (None, Some(texts)) if !texts.is_empty() => Err(no_tokenizer()),
+        (None, _) => Ok(Arc::default()),
+    }
 }
 
 pub(super) fn no_beginning() -> Error {
