@@ -174,6 +174,8 @@ pub struct Completion {
     pub usage: Usage,
     /// One entry for each generated token, if asked for.
     pub logprobs: Option<Vec<Logprobs>>,
+    /// The further completions of the prompt, if `n` asks for several. They have none themselves.
+    pub alternatives: Vec<Completion>,
     /// The options that were in force, defaults included.
     pub options: Map<String, Value>,
 }
@@ -187,6 +189,7 @@ impl PartialEq for Completion {
             && self.warnings == other.warnings
             && self.token_ids == other.token_ids
             && self.logprobs == other.logprobs
+            && self.alternatives == other.alternatives
     }
 }
 
@@ -284,7 +287,7 @@ macro_rules! json {
 }
 
 json! {
-    Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs options }
+    Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs alternatives options }
     ToolCall { index id name arguments }
     TokenLogprob { id logprob }
     Usage {
@@ -368,6 +371,7 @@ mod tests {
             finish_reason: FinishReason::Length,
             usage: Usage { prompt_tokens: 2, queue_seconds: 0.25, decode_seconds: 0.1, ..Usage::default() },
             logprobs: Some(vec![logprobs.clone()]),
+            alternatives: Vec::new(),
             options: options.as_object().unwrap().clone(),
         };
         let object = completion.to_json();
@@ -393,6 +397,7 @@ mod tests {
             Completion { token_ids: vec![4], ..completion.clone() },
             Completion { finish_reason: FinishReason::Stop, ..completion.clone() },
             Completion { logprobs: None, ..completion.clone() },
+            Completion { alternatives: vec![completion.clone()], ..completion.clone() },
         ] {
             assert_ne!(other, completion);
         }
@@ -420,7 +425,7 @@ mod tests {
     fn a_bad_field_is_named() {
         let good = serde_json::json!({
             "text": "a", "token_ids": [3], "finish_reason": "stop", "usage": Usage::default().to_json(), "logprobs": null,
-            "options": {}, "reasoning": "", "tool_calls": [], "warnings": [],
+            "options": {}, "reasoning": "", "tool_calls": [], "warnings": [], "alternatives": [],
         });
         assert!(Completion::from_json(good.as_object().unwrap()).is_ok());
         for (field, bad, found) in [
@@ -432,6 +437,7 @@ mod tests {
             ("finish_reason", "tired".into(), "\"tired\""),
             ("usage", Value::Object(Map::new()), "{}"),
             ("logprobs", 5.into(), "5"),
+            ("alternatives", 5.into(), "5"),
             ("options", Value::Array(Vec::new()), "[]"),
         ] {
             let mut fields = good.as_object().unwrap().clone();

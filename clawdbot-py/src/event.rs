@@ -349,6 +349,12 @@ plain_data! {
             Ok(made.as_ref().map(|all| all.iter().map(|one| one.clone_ref(py)).collect()))
         }
 
+        /// The further completions of the prompt, if `n` asks for several.
+        #[getter]
+        fn alternatives(&self) -> Vec<Completion> {
+            self.core.alternatives.iter().cloned().map(Completion::from).collect()
+        }
+
         /// The options that were in force, defaults included.
         #[getter]
         fn options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

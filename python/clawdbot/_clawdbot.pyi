@@ -251,6 +251,9 @@ class Completion:
     def logprobs(self) -> list[Logprobs] | None:
         """One entry for each generated token, if asked for."""
     @property
+    def alternatives(self) -> list[Completion]:
+        """The further completions of the prompt, if `n` asks for several."""
+    @property
     def options(self) -> dict[str, Any]:
         """The options that were in force, defaults included."""
 

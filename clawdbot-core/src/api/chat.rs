@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::alternatives::Alternatives;
 use super::loaded::Loaded;
 use super::model::Model;
 use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
@@ -204,6 +205,11 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
+        if options.completions() > 1 {
+            let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
+            let tokens = loaded.encode_chat(chat, &options, cancel)?;
+            return Alternatives::begin(&loaded, tokens, &options, cancel)?.finish();
+        }
         let mut session = Session::once(self.generating()?)?;
         session.chat_request(chat, options, Delivery::AtTheEnd, cancel)?.finish()
     }

@@ -1,8 +1,10 @@
 //! Prompts, one or many in one call.
 
+use std::collections::BTreeMap;
 use std::iter::{Enumerate, Peekable};
 use std::ops::ControlFlow;
 
+use super::alternatives::{Alternatives, Ending};
 use super::items::Item;
 use super::model::Model;
 use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
@@ -62,7 +64,41 @@ impl Model {
         session.request(options, delivery, cancel.ticket())
     }
 
-    /// Generates from `prompt`.
+    /// A request for as many completions as `options` ask for, which give no events.
+    fn begin(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        cancel: &CancelHandle,
+    ) -> Result<(Vec<Stream>, Option<Ending>)> {
+        if options.completions() == 1 {
+            let stream = self.request(prompt, options, Delivery::AtTheEnd, cancel)?;
+            return Ok((vec![stream], None));
+        }
+        let Alternatives { streams, ending } = self.alternatives(prompt, options, cancel)?;
+        Ok((streams, Some(ending)))
+    }
+
+    /// A request for several completions.
+    fn alternatives(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        cancel: &CancelHandle,
+    ) -> Result<Alternatives> {
+        let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Text));
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Text(text) => {
+                let add_special_tokens = (options.add_special_tokens == Some(true)).into();
+                loaded.encode(&text, add_special_tokens, 0, Wanted::of(&options), cancel)?
+            }
+        };
+        Alternatives::begin(&loaded, tokens, &options, cancel)
+    }
+
+    /// Generates from `prompt`. With the option `n` above 1, the prompt is computed once; the completion has the others as its
+    /// `alternatives`, each with the bits that it has alone.
     ///
     /// # Errors
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
@@ -81,7 +117,10 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish()
+        match options.completions() {
+            1 => self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish(),
+            _ => self.alternatives(prompt.into(), options, cancel)?.finish(),
+        }
     }
 
     /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
@@ -114,6 +153,8 @@ impl Model {
         let mut batch = Batch {
             requests: requests.enumerate().peekable(),
             running: Vec::new(),
+            streams: Vec::new(),
+            pending: BTreeMap::new(),
             results: (0..count).map(|_| None).collect(),
             done: 0,
         };
@@ -125,8 +166,8 @@ impl Model {
             if batch.running.is_empty() {
                 break;
             }
-            for (index, result) in run_together(&mut batch.running) {
-                batch.end(index, result.map_err(|error| E::from(error.of_item(Item::Prompt(index)))));
+            for (number, result) in run_together(&mut batch.running) {
+                batch.end_stream(number, result);
             }
             let now = Progress { done: batch.done, total: count as u64, stage: None };
             if progress(now).is_break() {
@@ -146,9 +187,34 @@ fn waits_for_others(error: &Error) -> bool {
 /// The requests of a call on their way.
 struct Batch<I: Iterator, E> {
     requests: Peekable<Enumerate<I>>,
+    /// Streams by their numbers.
     running: Vec<(usize, Stream)>,
+    /// Of each stream that has begun: its request, and which of its completions it gives.
+    streams: Vec<(usize, usize)>,
+    pending: BTreeMap<usize, Pending>,
     results: Vec<Option<Result<Completion, E>>>,
     done: u64,
+}
+
+/// A request that has begun.
+struct Pending {
+    /// `None` of a request for one completion.
+    ending: Option<Ending>,
+    completions: Vec<Option<Completion>>,
+}
+
+impl Pending {
+    /// The result, when all completions are there.
+    fn result(&mut self) -> Option<Result<Completion>> {
+        if self.completions.iter().any(Option::is_none) {
+            return None;
+        }
+        let mut completions = std::mem::take(&mut self.completions).into_iter().flatten();
+        match &self.ending {
+            None => completions.next().map(Ok),
+            Some(ending) => Some(ending.choose(completions.collect())),
+        }
+    }
 }
 
 impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
@@ -156,12 +222,18 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
     fn begin_next(&mut self, model: &Model, cancel: &CancelHandle) -> ControlFlow<()> {
         let Some((index, request)) = self.requests.peek() else { return ControlFlow::Break(()) };
         let index = *index;
-        let begun = request.as_ref().ok().map(|Request { prompt, options }| {
-            model.request(prompt.clone(), options, Delivery::AtTheEnd, cancel)
-        });
+        let begun = request
+            .as_ref()
+            .ok()
+            .map(|Request { prompt, options }| model.begin(prompt.clone(), options, cancel));
         let refused = match begun {
-            Some(Ok(stream)) => {
-                self.running.push((index, stream));
+            Some(Ok((streams, ending))) => {
+                let completions = streams.iter().map(|_| None).collect();
+                self.pending.insert(index, Pending { ending, completions });
+                for (place, stream) in streams.into_iter().enumerate() {
+                    self.running.push((self.streams.len(), stream));
+                    self.streams.push((index, place));
+                }
                 None
             }
             Some(Err(error)) if waits_for_others(&error) && !self.running.is_empty() => {
@@ -175,6 +247,24 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
             self.end(index, Err(error));
         }
         ControlFlow::Continue(())
+    }
+
+    /// A stream has ended; its request ends with the last of them, or with the first error.
+    fn end_stream(&mut self, number: usize, result: Result<Completion>) {
+        let Some(&(index, place)) = self.streams.get(number) else { return };
+        let Some(pending) = self.pending.get_mut(&index) else { return };
+        let result = match result {
+            Err(error) => Some(Err(error)),
+            Ok(completion) => {
+                pending.completions[place] = Some(completion);
+                pending.result()
+            }
+        };
+        let Some(result) = result else { return };
+        self.pending.remove(&index);
+        let streams = &self.streams;
+        self.running.retain(|(number, _)| streams[*number].0 != index);
+        self.end(index, result.map_err(|error| E::from(error.of_item(Item::Prompt(index)))));
     }
 
     fn end(&mut self, index: usize, result: Result<Completion, E>) {

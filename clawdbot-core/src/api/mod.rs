@@ -1,6 +1,7 @@
 //! What programs call: models, sessions, streams, embeddings, plans.
 
 mod adapters;
+mod alternatives;
 mod bounds;
 mod chat;
 pub(crate) mod embed;

@@ -32,6 +32,12 @@ impl Engine {
             let total = sequence.tokens.len();
             let Some(job) = sequence.job.as_mut() else { continue };
             job.prefill_started.get_or_insert(started);
+            if job.fills {
+                if complete {
+                    sequence.finish(FinishReason::Length);
+                }
+                continue;
+            }
             if let Some(pooler) = &mut job.pooler {
                 let StatePositions { first, count } = share.states;
                 let positions = first..first + count;

@@ -17,7 +17,7 @@ use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::metrics::{MAX_DRAFTS, Meter, Times};
-use crate::options::Resolved;
+use crate::options::{GenerateOptions, Resolved};
 use crate::sampling::{Logprobs, Sampled, State, TokenLogprob};
 
 /// The tokens and the cached state of a conversation or of a single request.
@@ -80,6 +80,8 @@ pub(crate) struct Job {
     pub(crate) scores: Option<Vec<f32>>,
     /// Collector of hidden states, if the request is for a pooled vector.
     pub(crate) pooler: Option<Pooler>,
+    /// Whether it is to compute its tokens, and gathers nothing.
+    pub(super) fills: bool,
     /// Whether only the completion is queued, and no event for each token.
     pub(crate) quiet: bool,
     text: Option<JobText>,
@@ -131,6 +133,7 @@ impl Job {
             looked_up: false,
             scores: None,
             pooler: None,
+            fills: false,
             quiet: false,
             text,
             emitted: Said::default(),
@@ -166,6 +169,16 @@ impl Job {
     pub(crate) fn pool(tokens: usize, pooler: Pooler) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, None);
         job.pooler = Some(pooler);
+        job.quiet = true;
+        job
+    }
+
+    /// A request to compute `tokens` tokens, with the priority, group and deadline of `options`.
+    pub(crate) fn fill(tokens: usize, options: &GenerateOptions) -> Self {
+        let (priority, group, deadline_ms) = (options.priority, options.group.clone(), options.deadline_ms);
+        let resolved = Resolved { priority, group, deadline_ms, ..Resolved::greedy() };
+        let mut job = Job::generate(resolved, tokens, None);
+        job.fills = true;
         job.quiet = true;
         job
     }
@@ -263,6 +276,7 @@ impl Sequence {
         let tokens = self.tokens.len();
         let job = self.job.as_ref().filter(|_| self.makes_progress() && self.reach() < tokens)?;
         let (want, end) = match (&job.pooler, &job.scores) {
+            _ if job.fills => (Want::States, tokens),
             (Some(_), _) => (Want::States, tokens),
             (None, Some(_)) => (Want::Scores, tokens),
             (None, None) => {
@@ -354,8 +368,13 @@ impl Sequence {
                 decode_seconds: (now - first_token).as_secs_f64(),
             },
             logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
+            alternatives: Vec::new(),
             options: job.options.to_json(),
         };
+        if job.fills {
+            // It is a part of other requests, which are counted.
+            return job.push(Event::Done(Box::new(completion)));
+        }
         let Usage { prompt_tokens, cached_tokens, .. } = completion.usage;
         job.meter.count(|metrics| {
             let outcomes = &mut metrics.requests;

@@ -13,6 +13,9 @@ use crate::output::{AUTO, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES};
 /// Most stop strings of a request.
 pub(crate) const MAX_STOPS: usize = 64;
 
+/// Most completions of a request.
+const MAX_COMPLETIONS: u32 = 128;
+
 /// Most bytes of the name of a group, which is remembered after its requests.
 const MAX_GROUP_NAME: usize = 256;
 
@@ -38,6 +41,10 @@ options! {
         deadline_ms: Option<u64> = None, "none";
         /// How tokens are guessed before they are computed, as for a model. Changes speed, not results.
         speculation: Option<Speculation> = None, "the model's";
+        /// How many completions of the prompt to generate; the further ones have the seeds after `seed`. Streams and sessions give one.
+        n: u32 [whole(1, MAX_COMPLETIONS)] = 1;
+        /// Generate this many, and give the `n` whose tokens have the highest mean log-probability, best first.
+        best_of: Option<u32> [whole(1, MAX_COMPLETIONS)] = None, "`n`, in the order of their seeds";
         /// Maximum number of tokens to generate.
         max_tokens: Option<u32> [whole(1, u32::MAX)] = None, "the model's, or until the context is full";
         /// Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy: always the most likely
@@ -166,6 +173,9 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
     if options.allowed_token_ids.as_ref().is_some_and(Vec::is_empty) {
         return Err(out_of_range("allowed_token_ids", "at least one token id", "an empty list"));
     }
+    if let Some(best_of) = options.best_of.filter(|&best_of| best_of < options.n) {
+        return Err(out_of_range("best_of", &format!("at least n, {}", options.n), best_of));
+    }
     check_samplers(options)
 }
 
@@ -216,6 +226,9 @@ mod tests {
             ("typical_p", json!(0)),
             ("typical_p", json!(1.1)),
             ("top_n_sigma", json!(-1)),
+            ("n", json!(0)),
+            ("n", json!(129)),
+            ("best_of", json!(0)),
             ("xtc_probability", json!(1.1)),
             ("xtc_threshold", json!(0)),
             ("dynatemp_range", json!(-1)),

@@ -12,6 +12,7 @@ mod hub;
 mod load;
 mod resolved;
 mod samplers;
+mod several;
 mod spec;
 mod table;
 mod unknown;

@@ -42,6 +42,8 @@ pub(crate) struct Resolved {
     pub(crate) group: Option<String>,
     pub(crate) deadline_ms: Option<u64>,
     pub(crate) speculation: Speculation,
+    pub(crate) n: u32,
+    pub(crate) best_of: Option<u32>,
     pub(crate) max_tokens: u32,
     #[serde(serialize_with = "shortest")]
     pub(crate) temperature: f32,
@@ -186,13 +188,16 @@ impl Resolved {
         let samplers = samplers_in_force(options);
         // A model's own filters give way to the samplers that are asked for.
         let off = |sampler: Sampler| !samplers.contains(&sampler);
-        let temperature = if off(Sampler::Temperature) { 1.0 } else { options.temperature.unwrap_or(temperature) };
+        let temperature =
+            if off(Sampler::Temperature) { 1.0 } else { options.temperature.unwrap_or(temperature) };
         let resolved = Resolved {
             adapter: options.adapter.clone(),
             priority: options.priority,
             group: options.group.clone(),
             deadline_ms: options.deadline_ms,
             speculation: options.speculation.unwrap_or(context.speculation),
+            n: options.n,
+            best_of: options.best_of,
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature,
             top_k: options.top_k.or(top_k).filter(|_| !off(Sampler::TopK)).unwrap_or(0),
@@ -268,6 +273,8 @@ impl Resolved {
             group: None,
             deadline_ms: None,
             speculation: Speculation::None,
+            n: 1,
+            best_of: None,
             max_tokens: u32::MAX,
             temperature: 0.0,
             top_k: 0,
@@ -311,7 +318,7 @@ impl Resolved {
     }
 
     /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `group`,
-    /// `deadline_ms`, `mirostat_tau`, `dry_penalty_last_n`, `allowed_token_ids`, `logprobs` and `add_special_tokens`.
+    /// `deadline_ms`, `best_of`, `mirostat_tau`, `dry_penalty_last_n`, `allowed_token_ids`, `logprobs` and `add_special_tokens`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
             Ok(Value::Object(map)) => map,
@@ -339,7 +346,7 @@ fn shortest_if_any<S: Serializer>(x: &Option<f32>, serializer: S) -> std::result
 }
 
 /// A seed nobody chose: the standard library's per-process random keys, hashed.
-fn draw_seed() -> u64 {
+pub(super) fn draw_seed() -> u64 {
     let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
     hasher.write_u8(0);
     // 53 bits survive a trip through JavaScript and JSON floats.
@@ -361,7 +368,7 @@ mod tests {
     #[test]
     fn every_option_is_echoed() {
         let given = json!({
-            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "n": 2, "best_of": 3, "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
             "top_n_sigma": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dynatemp_range": 0.25, "dynatemp_exponent": 2.0,
             "mirostat_tau": null, "mirostat_eta": 0.2,
             "samplers": ["dry", "penalties", "top_k", "typ_p", "top_p", "min_p", "xtc", "top_n_sigma", "temperature"],

@@ -148,11 +148,17 @@ mod tests {
         assert!(parse(&json!({"samplers": []})).is_ok());
         assert!(parse(&json!({"samplers": ["top_k"], "top_p": 1, "min_p": 0, "temperature": 1})).is_ok());
         for (bad, words) in [
-            (json!({"samplers": ["top_k", "dry"]}), "penalties and dry before the others, found dry after top_k"),
+            (
+                json!({"samplers": ["top_k", "dry"]}),
+                "penalties and dry before the others, found dry after top_k",
+            ),
             (json!({"samplers": ["xtc", "xtc"]}), "each name once, found xtc twice"),
             (json!({"samplers": ["top_k"], "top_p": 0.5}), "top_p too, as top_p is given"),
             (json!({"samplers": ["top_k"], "temperature": 0}), "temperature too, as temperature is given"),
-            (json!({"samplers": ["top_k"], "presence_penalty": 1}), "penalties too, as presence_penalty is given"),
+            (
+                json!({"samplers": ["top_k"], "presence_penalty": 1}),
+                "penalties too, as presence_penalty is given",
+            ),
             (json!({"samplers": ["top_k"], "dry_multiplier": 1}), "dry too, as dry_multiplier is given"),
             (json!({"samplers": ["top_k"], "mirostat_tau": 5}), "no filters with mirostat_tau, found top_k"),
             (json!({"top_k": 5, "mirostat_tau": 5}), "option top_k: expected none with mirostat_tau"),

@@ -13,7 +13,9 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, random: Random, state: &m
             // They have changed the logits already.
             Sampler::Penalties | Sampler::Dry => {}
             Sampler::Temperature => candidates.heat(options),
-            Sampler::TopNSigma if options.top_n_sigma > 0.0 => candidates.keep_top_n_sigma(options.top_n_sigma),
+            Sampler::TopNSigma if options.top_n_sigma > 0.0 => {
+                candidates.keep_top_n_sigma(options.top_n_sigma)
+            }
             Sampler::TopK if options.top_k > 0 => candidates.keep_top_k(options.top_k as usize),
             Sampler::TopP if options.top_p < 1.0 => candidates.keep_top_p(options.top_p),
             Sampler::MinP if options.min_p > 0.0 => candidates.keep_min_p(options.min_p),

@@ -33,8 +33,7 @@ impl<'a> Candidates<'a> {
         if !self.weights.is_empty() {
             return;
         }
-        let largest =
-            f64::from(self.ids.iter().map(|&id| self.logit(id)).fold(f32::NEG_INFINITY, f32::max));
+        let largest = f64::from(self.ids.iter().map(|&id| self.logit(id)).fold(f32::NEG_INFINITY, f32::max));
         self.weights = vec![0.0; self.logits.len()];
         for &id in &self.ids {
             self.weights[id as usize] = libm::exp((f64::from(self.logit(id)) - largest) / self.temperature);
@@ -179,7 +178,8 @@ impl<'a> Candidates<'a> {
     pub(super) fn keep_first_and(&mut self, keep: impl Fn(f64) -> bool) {
         self.weigh();
         let weights = &self.weights;
-        let by_weight = |a: &u32, b: &u32| weights[*a as usize].total_cmp(&weights[*b as usize]).then(b.cmp(a));
+        let by_weight =
+            |a: &u32, b: &u32| weights[*a as usize].total_cmp(&weights[*b as usize]).then(b.cmp(a));
         let first = self.ids.iter().copied().max_by(by_weight);
         self.ids.retain(|&id| Some(id) == first || keep(weights[id as usize]));
     }

@@ -22,7 +22,12 @@ fn resolved(options: GenerateOptions) -> Resolved {
 }
 
 /// A token, without a state that was there before.
-fn sample(logits: &mut [f32], drawable: &Drawable, options: &Resolved, history: &History<'_>) -> Result<Sampled> {
+fn sample(
+    logits: &mut [f32],
+    drawable: &Drawable,
+    options: &Resolved,
+    history: &History<'_>,
+) -> Result<Sampled> {
     super::sample(logits, drawable, options, history, &mut State::default())
 }
 
@@ -290,7 +295,8 @@ fn samplers_are_taken_in_their_order() {
     use crate::options::Sampler::{MinP, Temperature, TopK, TopP, Xtc};
     // At temperature 1: 0.644, 0.237, 0.087, 0.032. At 4: 0.367, 0.286, 0.223, 0.124.
     let logits = [4.0, 3.0, 2.0, 1.0];
-    let options = |samplers: &[crate::options::Sampler]| GenerateOptions::default().samplers(samplers.to_vec());
+    let options =
+        |samplers: &[crate::options::Sampler]| GenerateOptions::default().samplers(samplers.to_vec());
     let hot = |samplers: &[crate::options::Sampler]| options(samplers).temperature(4.0);
     assert_eq!(support(&logits, &hot(&[Temperature, TopP]).top_p(0.6)), [0, 1]);
     assert_eq!(support(&logits, &hot(&[TopP, Temperature]).top_p(0.6)), [0]);

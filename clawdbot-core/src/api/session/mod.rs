@@ -1,5 +1,6 @@
 //! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
 
+mod branch;
 mod prompt;
 mod save;
 mod slot;
@@ -23,8 +24,8 @@ use crate::runtime::LogLevel;
 use crate::tokenizer::AddSpecialTokens;
 
 pub use prompt::Prompt;
-pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
-use prompt::{check_draft_model, check_min_tokens, check_vocabulary, dry_breakers, no_beginning};
+pub(crate) use prompt::{Wanted, check_vocabulary, no_beginning, overflow, overflow_at_least};
+use prompt::{check_draft_model, check_min_tokens, dry_breakers};
 use slot::Slot;
 pub use stream::Stream;
 pub(crate) use stream::run_together;
@@ -155,6 +156,7 @@ impl Session {
         delivery: Delivery,
         ticket: Ticket,
     ) -> Result<Stream> {
+        options.check_one()?;
         let Slot { loaded, id, .. } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let breakers = dry_breakers(loaded, options)?;

@@ -42,7 +42,7 @@ impl From<&[u32]> for Prompt {
 }
 
 /// Refuses tokens that the model has no row for.
-pub(super) fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
+pub(crate) fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
     let vocab = loaded.decoder.spec.vocab_size;
     let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocab) else { return Ok(()) };
     let message = format!("expected token ids below the vocabulary size {vocab}, found {bad}");
@@ -81,7 +81,7 @@ pub(super) fn dry_breakers(loaded: &Loaded, options: &GenerateOptions) -> Result
     }
 }
 
-pub(super) fn no_beginning() -> Error {
+pub(crate) fn no_beginning() -> Error {
     let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
     Error::new(ErrorKind::EmptyPrompt, missing)
 }
@@ -103,7 +103,7 @@ impl Wanted {
         }
     }
 
-    pub(super) fn at_least(self) -> usize {
+    pub(crate) fn at_least(self) -> usize {
         match self {
             Wanted::Nothing => 0,
             Wanted::Tokens(tokens) | Wanted::AtLeast(tokens) => tokens,
