@@ -11,9 +11,11 @@ use crate::batch::{all_texts, give_errors};
 use crate::cancel::{self, clawdbot_cancel_handle};
 use crate::error::clawdbot_error;
 use crate::guard::guard;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, has_room, invalid, required, text};
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, give, has_room, invalid, required, text};
 use crate::model::clawdbot_model;
 use crate::options::{clawdbot_options, read};
+use crate::runtime::to_json;
+use crate::string::clawdbot_string;
 
 /// Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
 /// `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
@@ -71,6 +73,48 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
         let found = model.logits_until(ids, adapter, &cancel::handle(cancel))?;
         // SAFETY: by the header, `logits` is NULL or writable for `capacity` items.
         unsafe { copy_out(&found, logits, capacity, needed, "logits") }
+    })
+}
+
+/// How likely `count` continuations of a prompt are, as JSON: an array with an object for each, which has `token_ids`,
+/// `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one), `logprob` (their sum)
+/// and `is_greedy` (all are). The prompt is computed once, and gets the tokenizer's special tokens; continuations are tokenized
+/// together with it.
+///
+/// `lengths` may be NULL if all continuations are NUL-terminated. `adapter` is the name of a loaded adapter, or NULL. `cancel` may
+/// be NULL; a call that it stops, within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_score_json(
+    model: Option<&clawdbot_model>,
+    prompt: *const c_char,
+    prompt_length: usize,
+    continuations: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    adapter: *const c_char,
+    cancel: Option<&clawdbot_cancel_handle>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (&required(model, "model")?.0, required(out, "out")?);
+        // SAFETY: by the header, `prompt` is NULL or readable for `prompt_length` bytes, or up to a NUL.
+        let prompt = unsafe { text(prompt, prompt_length, "prompt") }?;
+        // SAFETY: by the header, `continuations` and `lengths` are NULL or readable for `count` items, and so is each text
+        // for its length.
+        let texts = unsafe { all_texts(continuations, lengths, count, "continuations", Item::Continuation) }?;
+        let texts = texts.into_iter().map(|text| text.map(Prompt::from)).collect::<Result<Vec<_>>>()?;
+        let adapter = match adapter.is_null() {
+            true => None,
+            // SAFETY: by the header, `adapter` is NULL or ends with a NUL.
+            false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
+        };
+        let scores = model.score_until(prompt, &texts, adapter, &cancel::handle(cancel))?;
+        give(out, clawdbot_string::new(to_json(&scores)?));
+        Ok(())
     })
 }
 

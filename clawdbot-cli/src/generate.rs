@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
-use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
+use clawdbot_core::{
+    CancelHandle, Completion, Error, ErrorKind, Event, GenerateOptions, Model, Result, Stream,
+};
 use serde_json::Value;
 
 use crate::args::{GenerateArgs, Given, OutputArgs};
@@ -37,6 +39,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     }
     let model = load(args.model.as_ref(), &args.common.load.options()?, &args.common)?;
     let options = args.lora.load(&model, options)?;
+    if options.n > 1 || options.best_of.is_some_and(|best_of| best_of > 1) {
+        return several(&model, &prompt, &options, output);
+    }
     let stream = model.stream(prompt.as_str(), &options)?;
     // By now stdin has data, if it ever will.
     if !reads_stdin(args) {
@@ -49,6 +54,25 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     let work = Work::begin();
     let completion = answer(stream, &work, output)?;
     finish(&completion, &model, output)?;
+    Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// Prints several completions of the prompt, a blank line apart, when all are there.
+fn several(
+    model: &Model,
+    prompt: &str,
+    options: &GenerateOptions,
+    output: &OutputArgs,
+) -> Result<Outcome, Failure> {
+    let (work, cancel) = (Work::begin(), CancelHandle::default());
+    work.cancels(cancel.clone());
+    let completion = model.generate_until(prompt, options, &cancel)?;
+    if !output.json {
+        let texts = std::iter::once(&completion).chain(&completion.alternatives);
+        let texts: Vec<&str> = texts.map(|one| one.text.as_str()).collect();
+        print(&texts.join("\n\n"))?;
+    }
+    finish(&completion, model, output)?;
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 

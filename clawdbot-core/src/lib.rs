@@ -56,8 +56,8 @@ mod weights;
 
 pub use api::session::{Prompt, Session, Stream};
 pub use api::{
-    Chat, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo, ModelPool, Plan,
-    PoolModel, PoolState, PoolStatus, Request, RerankResults, StoredMatrices,
+    Chat, ContinuationScore, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo,
+    ModelPool, Plan, PoolModel, PoolState, PoolStatus, Request, RerankResults, StoredMatrices,
 };
 pub use cancel::{CancelHandle, Progress, Stage};
 pub use error::{Error, ErrorKind, Result};

@@ -4,8 +4,8 @@
 mod support;
 
 use clawdbot_core::{
-    AddSpecialTokens, CancelHandle, Chat, Completion, Driver, ErrorKind, FinishReason, GenerateOptions, Model,
-    ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
+    AddSpecialTokens, CancelHandle, Chat, Completion, Driver, ErrorKind, FinishReason, GenerateOptions,
+    Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
 };
 
 fn load(source: &Source, driver: Driver) -> Model {
@@ -18,7 +18,12 @@ fn prompt(length: u32, salt: u32) -> Prompt {
 }
 
 fn options() -> GenerateOptions {
-    GenerateOptions::default().temperature(0.9).ignore_eos(true).max_tokens(12_u32).seed(7_u64).logprobs(2_u32)
+    GenerateOptions::default()
+        .temperature(0.9)
+        .ignore_eos(true)
+        .max_tokens(12_u32)
+        .seed(7_u64)
+        .logprobs(2_u32)
 }
 
 /// A completion alone, with the seed `7 + index`.
@@ -77,7 +82,7 @@ fn the_best_come_first() {
     let again = GenerateOptions::from_json(&found.options).unwrap();
     assert_eq!(model.generate(prompt.clone(), &again).unwrap(), found);
     // Log-probabilities are there only if they are asked for.
-    let silent = GenerateOptions { logprobs: None, ..options().best_of(5_u32) };
+    let silent = options().best_of(5_u32).logprobs(None);
     let found = model.generate(prompt, &silent).unwrap();
     assert_eq!((&found.token_ids, &found.logprobs), (&expected[0].token_ids, &None));
     assert!(found.alternatives.is_empty() && found.options["logprobs"].is_null());

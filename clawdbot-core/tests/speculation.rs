@@ -24,10 +24,14 @@ fn prompts() -> Vec<Prompt> {
     (0..6).map(prompt).collect()
 }
 
-fn ways() -> [GenerateOptions; 3] {
+fn ways() -> [GenerateOptions; 5] {
     let base = GenerateOptions::default().ignore_eos(true).max_tokens(80_u32).logprobs(2_u32);
     let sampled = base.clone().temperature(0.8).top_k(Some(20)).seed(3_u64);
-    [base.temperature(0.0), sampled.clone(), sampled.repetition_penalty(1.1).frequency_penalty(0.2)]
+    // Mirostat keeps something from token to token.
+    let mirostat = base.clone().temperature(0.8).mirostat_tau(2.0).mirostat_eta(0.5).seed(3_u64);
+    let further = sampled.clone().dry_multiplier(0.4).xtc_probability(0.5).dynatemp_range(0.3);
+    let penalties = sampled.clone().repetition_penalty(1.1).frequency_penalty(0.2);
+    [base.temperature(0.0), sampled, penalties, mirostat, further]
 }
 
 /// Text, tokens, and the bits of the log-probabilities.

@@ -369,6 +369,30 @@ impl Model {
         to_numpy(py, logits, Shape { rows: count, columns: self.0.info().vocab_size })
     }
 
+    /// How likely each of `continuations` (texts or token ids) is after `prompt`, which is computed once: a dict for each, with
+    /// `token_ids`, `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one),
+    /// `logprob` (their sum) and `is_greedy` (all are).
+    ///
+    /// A prompt that is text gets the tokenizer's special tokens, and continuations that are text are tokenized together with
+    /// it: where the last token of the prompt and the beginning of the continuation become one token, the continuation begins
+    /// with that token.
+    #[pyo3(signature = (prompt, continuations, adapter=None))]
+    fn score<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        continuations: &Bound<'py, PyAny>,
+        adapter: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let prompt = prompt::one(prompt, "prompt")?;
+        let continuations = prompt::many(continuations, &prompt::CONTINUATIONS)?;
+        let continuations = continuations.into_iter().collect::<PyResult<Vec<_>>>()?;
+        let work = move |model: &core::Model, cancel: &CancelHandle| {
+            model.score_until(prompt, &continuations, adapter.as_deref(), cancel)
+        };
+        objects::to_py_object(py, &serde_json::json!(cancellable(py, &self.0, work)?))
+    }
+
     /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A single text, a str, gives
     /// one vector, `[dimensions]`. In a list, a text may also be token ids.
     ///

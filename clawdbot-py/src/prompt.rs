@@ -47,6 +47,9 @@ pub(crate) struct Items {
 
 /// The prompts of `generate`.
 pub(crate) const PROMPTS: Items = Items { path: "prompt", what: "prompts", item: Item::Prompt };
+/// The continuations of `score`.
+pub(crate) const CONTINUATIONS: Items =
+    Items { path: "continuations", what: "continuations", item: Item::Continuation };
 /// The texts of `embed`.
 pub(crate) const TEXTS: Items = Items { path: "texts", what: "texts", item: Item::Text };
 /// The documents of `rerank`.

@@ -906,6 +906,14 @@ class Model:
         """The names of the loaded adapters, sorted."""
     def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position of `ids`, with an adapter or without: float32 array `[len(ids), vocab_size]`."""
+    def score(self, prompt: _Prompt, continuations: _Texts, adapter: str | None = None) -> list[dict[str, Any]]:
+        """How likely each of `continuations` (texts or token ids) is after `prompt`, which is computed once: a dict for each, with
+        `token_ids`, `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one),
+        `logprob` (their sum) and `is_greedy` (all are).
+
+        A prompt that is text gets the tokenizer's special tokens, and continuations that are text are tokenized together with
+        it: where the last token of the prompt and the beginning of the continuation become one token, the continuation begins
+        with that token."""
     @overload
     def embed(
         self,

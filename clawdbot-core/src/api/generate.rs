@@ -180,7 +180,7 @@ impl Model {
 }
 
 /// Whether a request can begin once others have ended.
-fn waits_for_others(error: &Error) -> bool {
+pub(super) fn waits_for_others(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::OutOfBudget | ErrorKind::Overloaded)
 }
 

@@ -13,6 +13,8 @@ pub enum Item {
     Prompt(usize),
     /// A text of [`Model::embed_each`](crate::Model::embed_each).
     Text(usize),
+    /// A continuation of [`Model::score`](crate::Model::score).
+    Continuation(usize),
     /// A document of [`Model::rerank_each`](crate::Model::rerank_each).
     Document(usize),
 }
@@ -21,7 +23,9 @@ impl Item {
     /// Its place among the items of the call.
     pub fn index(self) -> usize {
         match self {
-            Item::Prompt(index) | Item::Text(index) | Item::Document(index) => index,
+            Item::Prompt(index) | Item::Text(index) | Item::Continuation(index) | Item::Document(index) => {
+                index
+            }
         }
     }
 
@@ -29,6 +33,7 @@ impl Item {
     pub fn key(self) -> &'static str {
         match self {
             Item::Prompt(_) => "prompt",
+            Item::Continuation(_) => "continuation",
             Item::Text(_) | Item::Document(_) => "text",
         }
     }
@@ -39,6 +44,7 @@ impl fmt::Display for Item {
         match self {
             Item::Prompt(index) => write!(f, "prompt[{index}]"),
             Item::Text(index) => write!(f, "texts[{index}]"),
+            Item::Continuation(index) => write!(f, "continuations[{index}]"),
             Item::Document(index) => write!(f, "documents[{index}]"),
         }
     }
@@ -130,6 +136,7 @@ mod tests {
         for (item, name, key) in [
             (Item::Prompt(2), "prompt[2]", "prompt"),
             (Item::Text(0), "texts[0]", "text"),
+            (Item::Continuation(1), "continuations[1]", "continuation"),
             (Item::Document(7), "documents[7]", "text"),
         ] {
             let error = Error::new(ErrorKind::EmptyPrompt, "nothing").with("seen", 1).of_item(item);

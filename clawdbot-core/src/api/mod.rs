@@ -4,6 +4,7 @@ mod adapters;
 mod alternatives;
 mod bounds;
 mod chat;
+mod continuations;
 pub(crate) mod embed;
 mod embed_pass;
 mod embed_plan;
@@ -31,6 +32,7 @@ mod tests_study;
 mod users;
 
 pub use chat::Chat;
+pub use continuations::ContinuationScore;
 pub use embed::{EmbedResults, Embeddings, RerankResults};
 pub use generate::Request;
 pub use items::{Fault, Faults, Item};

@@ -5,17 +5,19 @@ use std::vec::IntoIter;
 
 use super::Engine;
 use super::entry::SequenceId;
+use super::scores::{Scores, TokenScore};
 use super::sequence::Sequence;
 use super::served::Served;
 use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{History, Sampled, State, sample};
+use crate::sampling::{History, Sampled, State, logprob_of, sample};
 
 impl Engine {
     /// Samples, and turns the results of a pass into events.
     pub(super) fn deliver(&mut self, model: &impl Served, shares: &[Share], started: Instant) {
+        let (mut marks, mut marked) = (Vec::new(), Vec::new());
         let mut drawn: Vec<(&Share, IntoIter<&mut [f32]>)> = Vec::with_capacity(shares.len());
         let vocab = model.vocab_size();
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
@@ -47,12 +49,26 @@ impl Engine {
                 }
                 continue;
             }
-            if let Some(scores) = &mut job.scores {
-                rows.iter().for_each(|row| scores.extend_from_slice(row));
-                if complete {
-                    sequence.finish(FinishReason::Length);
+            match &mut job.scores {
+                None => {}
+                Some(Scores::Next(next)) => {
+                    let first = share.start + share.rows - share.logits;
+                    let wanted = (first..).zip(rows).filter_map(|(position, logits)| {
+                        Some(Mark { id: share.id, logits, token: next.target(position)?, outcome: None })
+                    });
+                    marks.extend(wanted);
+                    if complete {
+                        marked.push(share.id);
+                    }
+                    continue;
                 }
-                continue;
+                Some(Scores::Logits(scores)) => {
+                    rows.iter().for_each(|row| scores.extend_from_slice(row));
+                    if complete {
+                        sequence.finish(FinishReason::Length);
+                    }
+                    continue;
+                }
             }
             if !complete {
                 job.push(Event::Progress { done: share.start + share.rows, total });
@@ -60,6 +76,24 @@ impl Engine {
             }
             job.add_drafts(share.drafts);
             drawn.push((share, rows.into_iter()));
+        }
+        for Mark { id, outcome, .. } in mark_all(model, marks) {
+            let job = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut());
+            let Some(job) = job.filter(|job| !job.is_finished()) else { continue };
+            match outcome {
+                Some(Ok((logprob, greedy))) => {
+                    if let Some(Scores::Next(next)) = &mut job.scores {
+                        next.found.push(TokenScore { logprob, greedy });
+                    }
+                }
+                Some(Err(error)) => job.fail(error),
+                None => {}
+            }
+        }
+        for id in marked {
+            if let Some(sequence) = self.sequences.get_mut(&id).filter(|sequence| sequence.is_running()) {
+                sequence.finish(FinishReason::Length);
+            }
         }
         // A token for each sequence, then the next one for those whose next row is a draft that was right.
         let mut number = 0;
@@ -132,6 +166,32 @@ struct Drawn {
     /// What the sampler keeps for the next one.
     state: State,
     outcome: Result<Sampled>,
+}
+
+/// A token whose score is wanted.
+struct Mark<'a> {
+    id: SequenceId,
+    logits: &'a [f32],
+    token: u32,
+    /// Its log-probability, and whether it is the most likely one.
+    outcome: Option<Result<(f32, bool)>>,
+}
+
+/// Scores tokens in parallel.
+fn mark_all<'a>(model: &impl Served, mut marks: Vec<Mark<'a>>) -> Vec<Mark<'a>> {
+    let run = |mark: &mut Mark<'_>| mark.outcome = Some(logprob_of(mark.logits, mark.token));
+    let done = if marks.len() < 2 {
+        marks.iter_mut().for_each(run);
+        Ok(())
+    } else {
+        model.pool().region(|region| {
+            region.parallel_chunks_mut(&mut marks, 1, |_, marks| marks.iter_mut().for_each(run));
+        })
+    };
+    if let Err(error) = done.map_err(Error::from) {
+        marks.iter_mut().for_each(|mark| mark.outcome = Some(Err(error.clone())));
+    }
+    marks
 }
 
 /// Samples for several sequences in parallel.

@@ -3,6 +3,7 @@
 use super::Engine;
 use super::entry::{Entry, Limits, Memory, SequenceId, TURN};
 use super::scheduler::{Part, plan_step};
+use super::scores::Scores;
 use super::sequence::Sequence;
 use super::served::Served;
 use super::share::{Share, StatePositions};
@@ -104,6 +105,9 @@ impl Engine {
         let Part { id, rows, logits, drafts: room } = part;
         let sequence = self.sequences.get(&id)?;
         let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
+        // Of those that are computed again, not all are wanted.
+        let first = sequence.job.as_ref().and_then(|job| job.scores.as_ref()).map_or(0, Scores::first);
+        let logits = logits.min((start + rows).saturating_sub(first));
         let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
         let states = StatePositions { first: wanted.start, count: wanted.len() };
         Some(Share { id, start, rows, drafts: 0, room, logits, states })
@@ -236,7 +240,7 @@ impl Engine {
         // Logits and hidden states are gathered again as well, unless they are complete.
         let job = sequence.job.as_mut().filter(|job| !job.is_finished());
         if let Some(job) = job {
-            job.scores.iter_mut().for_each(Vec::clear);
+            job.scores.iter_mut().for_each(Scores::clear);
             job.pooler.iter_mut().for_each(Pooler::clear);
         }
     }

@@ -9,6 +9,7 @@ use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
 use super::queue::Rank;
+use super::scores::Scores;
 use super::swapped::Swapped;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
@@ -76,8 +77,8 @@ pub(crate) struct Job {
     pub(crate) cached: usize,
     /// Whether the swap space was searched for how it begins.
     pub(super) looked_up: bool,
-    /// Logits of all rows, `[tokens, vocab_size]`, if the request is for scores.
-    pub(crate) scores: Option<Vec<f32>>,
+    /// What is gathered of logits, if the request is for scores.
+    pub(crate) scores: Option<Scores>,
     /// Collector of hidden states, if the request is for a pooled vector.
     pub(crate) pooler: Option<Pooler>,
     /// Whether it is to compute its tokens, and gathers nothing.
@@ -157,8 +158,8 @@ impl Job {
         }
     }
 
-    /// A request for the logits of all `tokens` tokens, which go into `scores`.
-    pub(crate) fn score(tokens: usize, scores: Vec<f32>) -> Self {
+    /// A request for the scores of `tokens` tokens, which go into `scores`.
+    pub(crate) fn score(tokens: usize, scores: Scores) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, None);
         job.scores = Some(scores);
         job.quiet = true;

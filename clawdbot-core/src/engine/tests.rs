@@ -6,7 +6,7 @@ use crate::api::loaded::Loaded;
 use crate::api::tests::support;
 use crate::forward::pooling::Pooler;
 use crate::load::source::Source;
-use crate::options::{ModelOptions, Pooling, RuntimeOptions};
+use crate::options::{ModelOptions, Pooling, Resolved, RuntimeOptions};
 use crate::runtime::Runtime;
 
 const CHUNK: u32 = 16;
@@ -32,7 +32,11 @@ fn gathered(loaded: &Loaded, tokens: &[u32], job: Job, steps: usize) -> Vec<f32>
     }
     let job = engine.stop(id, &ticket).unwrap();
     engine.close(id);
-    job.scores.unwrap_or_else(|| job.pooler.map_or_else(Vec::new, Pooler::finish))
+    match job.scores {
+        Some(Scores::Logits(logits)) => logits,
+        Some(Scores::Next(next)) => next.found.iter().map(|score| score.logprob).collect(),
+        None => job.pooler.map_or_else(Vec::new, Pooler::finish),
+    }
 }
 
 /// Recurrent states cannot be taken back, so some positions are computed again.
@@ -48,7 +52,11 @@ fn an_abandoned_pass_gathers_nothing_twice() {
         for job in [
             || Job::pool(100, Pooler::new(Pooling::Mean, 0)),
             || Job::pool(100, Pooler::new(Pooling::WeightedMean, 3)),
-            || Job::score(100, Vec::new()),
+            || Job::score(100, Scores::Logits(Vec::new())),
+            || {
+                let targets = (44..104).collect();
+                Job::score(100, Scores::Next(NextTokens { first: 40, targets, found: Vec::new() }))
+            },
         ] {
             let expected = gathered(&loaded, &tokens, job(), usize::MAX);
             assert!(!expected.is_empty());
@@ -56,5 +64,47 @@ fn an_abandoned_pass_gathers_nothing_twice() {
                 assert!(gathered(&loaded, &tokens, job(), steps) == expected, "{family} after {steps}");
             }
         }
+    }
+}
+
+/// What is generated if the sequence loses its pages after `steps` passes.
+fn generated(loaded: &Loaded, options: &Resolved, steps: usize) -> Vec<u32> {
+    let mut engine = loaded.engine().unwrap();
+    let id = engine.open().unwrap();
+    engine.idle(id).unwrap().tokens = (3..40).collect();
+    let ticket = engine.start(id, Job::generate(options.clone(), 37, None)).unwrap();
+    let mut done = 0;
+    while !engine.job(id, &ticket).unwrap().is_finished() {
+        if done == steps {
+            engine.evict_running(id);
+        }
+        engine.step(loaded).unwrap();
+        done += 1;
+        assert!(done < 100);
+    }
+    let tokens = engine.tokens(id).unwrap()[37..].to_vec();
+    engine.close(id);
+    tokens
+}
+
+#[test]
+fn what_sampling_keeps_outlasts_a_preemption() {
+    let model = crate::api::model::Model::builtin().unwrap();
+    let loaded = model.loaded().unwrap();
+    let mirostat = Resolved {
+        temperature: 1.2,
+        mirostat_tau: Some(3.0),
+        mirostat_eta: 0.9,
+        max_tokens: 24,
+        seed: 5,
+        ..Resolved::greedy()
+    };
+    let expected = generated(&loaded, &mirostat, usize::MAX);
+    assert_eq!(expected.len(), 24);
+    // It has kept something.
+    let fixed = Resolved { mirostat_eta: 1e-9, ..mirostat.clone() };
+    assert_ne!(generated(&loaded, &fixed, usize::MAX), expected);
+    for steps in [1, 2, 7, 20] {
+        assert_eq!(generated(&loaded, &mirostat, steps), expected, "{steps}");
     }
 }

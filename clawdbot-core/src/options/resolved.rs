@@ -355,8 +355,6 @@ pub(super) fn draw_seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::error::ErrorKind;
     use crate::options::PromptKind;
@@ -367,7 +365,8 @@ mod tests {
 
     #[test]
     fn every_option_is_echoed() {
-        let given = json!({
+        // Too long for the macro.
+        let given = r#"{
             "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "n": 2, "best_of": 3, "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
             "top_n_sigma": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dynatemp_range": 0.25, "dynatemp_exponent": 2.0,
             "mirostat_tau": null, "mirostat_eta": 0.2,
@@ -377,8 +376,9 @@ mod tests {
             "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
-            "add_special_tokens": false, "skip_special_tokens": false, "tool_format": "hermes", "reasoning_format": "think",
-        });
+            "add_special_tokens": false, "skip_special_tokens": false, "tool_format": "hermes", "reasoning_format": "think"
+        }"#;
+        let given: Value = serde_json::from_str(given).unwrap();
         let defaults = GenerationDefaults::default();
         let context = ResolveContext {
             defaults: &defaults,

@@ -234,6 +234,17 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     max + libm::log(sum)
 }
 
+/// The log-probability of token `id`, and whether it is the most likely one (the first of equal ones).
+///
+/// # Errors
+/// `NonFinite` when a logit is NaN or infinite, `Internal` when there is none of `id`.
+pub(crate) fn logprob_of(logits: &[f32], id: u32) -> Result<(f32, bool)> {
+    check_finite(logits)?;
+    let logit =
+        *logits.get(id as usize).ok_or_else(|| Error::internal(format!("there is no logit of {id}")))?;
+    Ok(((f64::from(logit) - log_sum_exp(logits)) as f32, argmax(logits) == id))
+}
+
 /// The `n` most likely tokens, most likely first, ties by lower id.
 fn top(logits: &[f32], drawable: &Drawable, n: usize) -> Vec<u32> {
     let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|&id| drawable.has(id)).collect();

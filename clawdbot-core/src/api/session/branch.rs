@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::prompt::check_vocabulary;
+use super::prompt::{check_vocabulary, no_beginning};
 use super::slot::Slot;
 use super::{Prompt, Session, Stream};
 use crate::api::loaded::Loaded;
 use crate::cancel::CancelHandle;
-use crate::engine::Job;
+use crate::engine::{Job, NextTokens, Scores};
 use crate::error::Result;
 use crate::event::Usage;
+use crate::forward::adapter::Adapter;
 use crate::options::GenerateOptions;
 use crate::tokenizer::AddSpecialTokens;
 
@@ -41,5 +42,34 @@ impl Session {
         drop(engine);
         let usage = stream.begun().finish()?.usage;
         Ok((session, usage))
+    }
+
+    /// Asks how likely the last tokens of `tokens`, from `first` on, are after those before them; `tokens` begin with those of
+    /// this session, which are fewer than `first`. See [`Stream::scores`].
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub(crate) fn score_next(
+        &self,
+        tokens: &[u32],
+        first: usize,
+        adapter: Option<Arc<Adapter>>,
+        cancel: &CancelHandle,
+    ) -> Result<Stream> {
+        let Slot { loaded, id, .. } = &*self.slot;
+        let before = loaded.engine()?.tokens(*id)?.len();
+        // Nothing follows the last one.
+        let (_, asked) = tokens.split_last().ok_or_else(no_beginning)?;
+        let more = asked.get(before..).unwrap_or_default();
+        loaded.when_there_is_room(cancel, || loaded.engine()?.append(*id, more))?;
+        let mut engine = loaded.engine()?;
+        engine.adapt(*id, adapter)?;
+        let targets = tokens.get(first..).unwrap_or_default().to_vec();
+        let next = NextTokens { first: first.saturating_sub(1), targets, found: Vec::new() };
+        let mut job = Job::score(asked.len(), Scores::Next(next));
+        job.ticket = cancel.ticket();
+        let stream = Stream::start(&self.slot, &mut engine, job)?;
+        drop(engine);
+        Ok(stream.begun())
     }
 }

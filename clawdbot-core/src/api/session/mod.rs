@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::loaded::Loaded;
 use super::mtp::check_mtp_loaded;
 use crate::cancel::{CancelHandle, Ticket};
-use crate::engine::{Job, JobText};
+use crate::engine::{Job, JobText, Scores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
@@ -316,7 +316,7 @@ impl Session {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         engine.adapt(*id, adapter)?;
-        let mut job = Job::score(tokens, scores);
+        let mut job = Job::score(tokens, Scores::Logits(scores));
         job.ticket = cancel.ticket();
         let ticket = engine.start(*id, job)?;
         drop(engine);
@@ -324,10 +324,9 @@ impl Session {
         if completion.finish_reason == FinishReason::Cancelled {
             return Err(stopped(loaded));
         }
-        let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
-        match scores.len() == expected {
-            true => Ok(scores),
-            false => Err(Error::internal(format!("expected {expected} logits, found {}", scores.len()))),
+        match loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores) {
+            Some(Scores::Logits(scores)) if scores.len() == expected => Ok(scores),
+            _ => Err(Error::internal(format!("expected {expected} logits, found others"))),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use super::slot::Slot;
 use crate::api::loaded::Loaded;
 use crate::cancel::{CancelHandle, Ticket, cancelled};
-use crate::engine::{Engine, Job, Mailbox, SequenceId, Taken};
+use crate::engine::{Engine, Job, Mailbox, Scores, SequenceId, Taken, TokenScore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::forward::pooling::Pooler;
@@ -142,6 +142,19 @@ impl Stream {
         }
         let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.ticket);
         Ok(job.and_then(|job| job.pooler).map_or_else(Vec::new, Pooler::finish))
+    }
+
+    /// What a stream that [`Session::score_next`](super::Session::score_next) began gives; computes until it is there.
+    pub(crate) fn scores(mut self) -> Result<Vec<TokenScore>> {
+        let completion = last_event(|| self.next_event())?;
+        if completion.finish_reason == FinishReason::Cancelled {
+            return Err(stopped(&self.slot.loaded));
+        }
+        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.ticket);
+        match job.and_then(|job| job.scores) {
+            Some(Scores::Next(next)) if next.found.len() == next.targets.len() => Ok(next.found),
+            _ => Err(Error::internal("expected a score of each token, found others")),
+        }
     }
 
     /// Computes to the end, and gives each event to `listener`. A break cancels the request, whose further events nobody
