@@ -82,6 +82,9 @@ error_kinds! {
     AccessDenied = 22,
     /// As many requests wait as may (`max_queue`): try again later.
     Overloaded = 23,
+    /// A constraint on the output (a JSON Schema, a regular expression, a grammar, choices) is malformed, uses what is not
+    /// enforced, or is too large.
+    InvalidConstraint = 24,
 }
 
 impl ErrorKind {
@@ -235,6 +238,7 @@ shorthand! {
     unsupported_model => UnsupportedModel,
     invalid_tokenizer => InvalidTokenizer,
     internal => Internal,
+    invalid_constraint => InvalidConstraint,
 }
 
 #[cfg(test)]

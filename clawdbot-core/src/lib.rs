@@ -27,6 +27,7 @@ mod cache;
 mod cancel;
 #[cfg(feature = "candle")]
 pub mod candle;
+pub mod constraint;
 mod engine;
 mod error;
 mod evaluation;

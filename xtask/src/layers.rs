@@ -66,7 +66,7 @@ const CRATES: &[Crate] = &[
             &["runtime"],
             &["weights"],
             &["tokenizer"],
-            &["sampling"],
+            &["constraint", "sampling"],
             &["event"],
             &["spec"],
             &["cache"],

@@ -34,6 +34,7 @@ mod stop;
 mod stream;
 mod switches;
 mod tables;
+mod token_bytes;
 mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
@@ -45,6 +46,7 @@ pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
 pub use switches::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens};
 pub(crate) use tables::NoTables;
+pub(crate) use token_bytes::TokenBytes;
 
 /// Most bytes of a `tokenizer.json`.
 const MAX_FILE: u64 = 256 << 20;
@@ -298,8 +300,6 @@ impl Tokenizer {
         cancel: Option<&CancelHandle>,
         allowance: &mut Allowance,
     ) -> Result<String> {
-        let cannot_decode =
-            |error: tokenizers::Error| Error::invalid_tokenizer(format!("cannot decode: {error}"));
         guarded_within(allowance, cancel, || {
             let mut tokens = Vec::new();
             for ids in ids.chunks(pipeline::AT_ONCE) {
@@ -373,6 +373,10 @@ pub(crate) struct Encoded {
 
 fn cannot_encode(error: tokenizers::Error) -> Error {
     Error::invalid_tokenizer(format!("cannot encode: {error}"))
+}
+
+fn cannot_decode(error: tokenizers::Error) -> Error {
+    Error::invalid_tokenizer(format!("cannot decode: {error}"))
 }
 
 /// How many of `a` and `b` tokens to keep so that there are at most `most`. The longer text is cut first; if both are

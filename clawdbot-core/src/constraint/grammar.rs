@@ -1,0 +1,118 @@
+//! A constraint that is compiled for a vocabulary.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use llguidance::Logger;
+use llguidance::api::{GrammarInit, ParserLimits};
+use llguidance::earley::Parser;
+use llguidance::earley::lexerspec::LexerSpec;
+
+use super::guard::{guarded, panicked};
+use super::spec::ConstraintSpec;
+use super::vocabulary::Vocabulary;
+use crate::error::{Error, Result};
+use crate::large_stack::on_large_stack;
+
+/// Bounds of the parser. What takes more is an error.
+fn limits() -> ParserLimits {
+    ParserLimits {
+        // Of ambiguous grammars: what takes longer than milliseconds for each token.
+        max_items_in_row: 2000,
+        // About 20 ms.
+        initial_lexer_fuel: 1_000_000,
+        // About 14 ms.
+        step_lexer_fuel: 200_000,
+        // About 3 ms.
+        step_max_items: 50_000,
+        // About 2 kB each.
+        max_lexer_states: 30_000,
+        max_grammar_size: 200_000,
+        precompute_large_lexemes: true,
+        verbose_errors: false,
+    }
+}
+
+/// A constraint for the tokens of a model, from which each sequence makes a [`Matcher`](super::Matcher). Compiled once;
+/// sequences share nothing that they change.
+pub struct Grammar {
+    option: &'static str,
+    vocabulary: Arc<Vocabulary>,
+    /// At the beginning of a text, its first mask computed.
+    start: Mutex<Parser>,
+}
+
+impl std::fmt::Debug for Grammar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grammar").field("option", &self.option).finish_non_exhaustive()
+    }
+}
+
+impl Grammar {
+    /// Compiles `spec` for `vocabulary`. Takes milliseconds, for large schemas tens of them.
+    ///
+    /// # Errors
+    /// `InvalidConstraint` if it is malformed, uses what is not enforced, or is too large.
+    pub fn compile(spec: &ConstraintSpec, vocabulary: &Arc<Vocabulary>) -> Result<Self> {
+        let option = spec.option();
+        let parser = on_large_stack("clawdbot-constraint", panicked, || compile(spec, vocabulary))?;
+        Ok(Grammar { option, vocabulary: Arc::clone(vocabulary), start: Mutex::new(parser) })
+    }
+
+    /// The tokens that it was compiled for.
+    pub fn vocabulary(&self) -> &Arc<Vocabulary> {
+        &self.vocabulary
+    }
+
+    /// Name of the option that the constraint is of.
+    pub(super) fn option(&self) -> &'static str {
+        self.option
+    }
+
+    /// A parser at the beginning of a text, with tables of its own.
+    ///
+    /// # Errors
+    /// `Internal` if the parser's crate panics.
+    pub(super) fn parser(&self) -> Result<Parser> {
+        let start = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        guarded(|| start.deep_clone())
+    }
+}
+
+fn compile(spec: &ConstraintSpec, vocabulary: &Arc<Vocabulary>) -> Result<Parser> {
+    let option = spec.option();
+    let refused = |reason: String| {
+        let reason = reason.lines().next().unwrap_or_default().to_owned();
+        Error::invalid_constraint(format!("option {option}: {reason}")).with("option", option)
+    };
+    let grammar = GrammarInit::Serialized(spec.read()?);
+    let (grammar, lexer) =
+        grammar.to_internal(None, limits()).map_err(|error| refused(format!("{error:#}")))?;
+    check(&lexer).map_err(refused)?;
+    let init = GrammarInit::Internal(grammar, lexer);
+    let slices = vocabulary.slices().extra_lexemes();
+    let compiled = init
+        .to_cgrammar(None, &mut Logger::new(0, 0), limits(), slices)
+        .map_err(|error| refused(format!("{error:#}")))?;
+    let mut parser = Parser::new(vocabulary.env().clone(), compiled, limits(), Arc::default())
+        .map_err(|error| refused(format!("{error:#}")))?;
+    // Computed here, so that the sequences find it.
+    parser.compute_bias(vocabulary.computer(true), &[]);
+    if let Some(error) = parser.get_error() {
+        return Err(refused(format!("expected a simpler constraint: {}", error.message())));
+    }
+    Ok(parser)
+}
+
+/// Refuses settings of grammars that would have no effect here, or keep a sequence from going back.
+fn check(lexer: &LexerSpec) -> Result<(), String> {
+    let found = [
+        ("max_tokens", lexer.has_max_tokens),
+        ("stop", lexer.has_stop),
+        ("temperature", lexer.has_temperature),
+        ("a token", lexer.special_token_rx.is_some()),
+    ];
+    match found.iter().find(|(_, found)| *found) {
+        Some((name, _)) => Err(format!("expected rules without settings of tokens, found {name}")),
+        None => Ok(()),
+    }
+}

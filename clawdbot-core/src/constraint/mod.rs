@@ -1,0 +1,28 @@
+//! Structured output: which tokens may come next so that the text stays within a JSON Schema, a regular expression, a
+//! grammar or a list of choices. Knows texts and tokens, no engine.
+//!
+//! A [`Vocabulary`] is made once for a tokenizer, a [`Grammar`] once for a constraint. Each sequence has a [`Matcher`],
+//! which gives a [`Mask`] over token ids before a token is drawn, and takes the token after it. Parsing is the crate
+//! `llguidance`'s: an Earley parser over a lexer of derivatives. What it would not enforce exactly is refused before it
+//! sees it (`schema/`, `spec.rs`).
+
+mod check;
+mod closing;
+mod forced;
+mod grammar;
+mod guard;
+mod mask;
+mod matcher;
+mod schema;
+mod spec;
+mod vocabulary;
+
+pub use check::Constraint;
+pub use grammar::Grammar;
+pub use mask::Mask;
+pub use matcher::{Accepted, Matcher};
+pub use spec::ConstraintSpec;
+pub use vocabulary::Vocabulary;
+
+#[cfg(test)]
+mod tests;

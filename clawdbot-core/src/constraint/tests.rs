@@ -1,0 +1,223 @@
+//! Constraints over a small byte-level tokenizer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::{Accepted, Constraint, ConstraintSpec, Matcher, Vocabulary};
+use crate::error::ErrorKind;
+use crate::tokenizer::Tokenizer;
+
+/// The token that ends a text.
+const END: u32 = 0;
+
+/// A byte-level tokenizer: the bytes, some pairs, and an end token.
+fn tokenizer() -> Tokenizer {
+    let byte = |byte: u8| match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
+        0..=0x20 => char::from_u32(0x100 + u32::from(byte)).expect("a character"),
+        0x7f..=0xa0 => char::from_u32(0x121 + u32::from(byte - 0x7f)).expect("a character"),
+        0xad => '\u{143}',
+    };
+    let mut vocab = serde_json::Map::new();
+    vocab.insert("</s>".into(), json!(0));
+    for id in 0..=255_u8 {
+        vocab.insert(byte(id).to_string(), json!(u32::from(id) + 1));
+    }
+    let merges = ["{ \"", "\" :", "\" ,", "\" }", "a b", "1 2", "} }", "t r", "tr u", "tru e", ": Ġ"];
+    for (id, merge) in merges.iter().enumerate() {
+        vocab.insert(merge.replace(' ', ""), json!(257 + id));
+    }
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": [{"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true}],
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+    });
+    Tokenizer::from_bytes(json.to_string().as_bytes()).expect("well formed")
+}
+
+fn vocabulary() -> Arc<Vocabulary> {
+    Arc::new(Vocabulary::new(&tokenizer()).expect("supported"))
+}
+
+fn constraint(spec: ConstraintSpec) -> Constraint {
+    Constraint::with(&vocabulary(), &spec).expect("compiles")
+}
+
+fn schema(schema: Value) -> Constraint {
+    constraint(ConstraintSpec::JsonSchema(schema))
+}
+
+fn matcher(constraint: &Constraint) -> Matcher {
+    Matcher::new(constraint.grammar(), &[END]).expect("a matcher")
+}
+
+#[test]
+fn texts_are_accepted_and_forbidden() {
+    let object = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "string"}},
+        "required": ["a"], "additionalProperties": false});
+    for (constraint, good, bad) in [
+        (
+            schema(object),
+            &[r#"{"a":1}"#, r#"{"a": -20, "b": "x\né"}"#, "{\n  \"a\": 1\n}"][..],
+            &[
+                (r#"{"b":"x"}"#, Some(2)),
+                (r#"{"a":1.5}"#, Some(6)),
+                (r#"{"a":1"#, None),
+                ("  {}", Some(0)),
+                ("{\n\n", Some(2)),
+            ][..],
+        ),
+        (constraint(ConstraintSpec::JsonObject), &[r#"{"x":[{}, null, true, 1e5]}"#], &[("[]", Some(0))]),
+        (
+            constraint(ConstraintSpec::Regex("^[a-c]{2}\\d*$".into())),
+            &["ab", "cc12"],
+            &[("a", None), ("ad", Some(1))],
+        ),
+        (
+            constraint(ConstraintSpec::Grammar("start: item+\nitem: \"x\" | \"(\" start \")\"".into())),
+            &["x", "(x(xx))x"],
+            &[("(x", None), (")", Some(0))],
+        ),
+        (
+            constraint(ConstraintSpec::Choices(vec!["yes".into(), "yes, of course".into(), "a/b".into()])),
+            &["yes", "yes, of course", "a/b"],
+            &[("yes,", None), ("no", Some(0))],
+        ),
+    ] {
+        for text in good {
+            assert_eq!(constraint.forbidden_at(text).expect("runs"), None, "{text}");
+            assert!(constraint.accepts(text).expect("runs"), "{text}");
+        }
+        for (text, at) in bad {
+            assert!(!constraint.accepts(text).expect("runs"), "{text}");
+            assert_eq!(constraint.forbidden_at(text).expect("runs"), *at, "{text}");
+        }
+    }
+}
+
+#[test]
+fn masks_hold_what_fits_and_the_end() {
+    let constraint = schema(json!({"enum": ["ab", 12]}));
+    let mut matcher = matcher(&constraint);
+    let vocabulary = Arc::clone(constraint.grammar().vocabulary());
+    let texts = |matcher: &mut Matcher| -> Vec<String> {
+        let mask = matcher.mask(None).expect("a mask");
+        mask.ids().map(|id| String::from_utf8_lossy(vocabulary.token(id, false)).into_owned()).collect()
+    };
+    assert_eq!(texts(&mut matcher), ["\"", "1", "12"]);
+    let id = |text: &str| vocabulary.tokenizer().token_to_id(text).expect("a token");
+    assert_eq!(matcher.accept(id("12"), None).expect("fits"), Accepted::Yes);
+    assert!(matcher.is_complete().expect("runs") && matcher.must_end().expect("runs"));
+    assert_eq!(matcher.mask(None).expect("a mask").ids().collect::<Vec<_>>(), [END]);
+    matcher.rollback(1).expect("one token");
+    assert_eq!(texts(&mut matcher), ["\"", "1", "12"]);
+    matcher.accept(id("\""), None).expect("fits");
+    assert!(matcher.accept(id("b"), None).is_err_and(|error| error.kind() == ErrorKind::InvalidArgument));
+    assert_eq!(texts(&mut matcher), ["a", "ab"]);
+    assert!(!matcher.is_complete().expect("runs"));
+    assert!(matcher.rollback(2).is_err());
+}
+
+#[test]
+fn the_end_of_a_text_is_taken_back_too() {
+    let constraint = schema(json!({"const": true}));
+    let mut matcher = matcher(&constraint);
+    for id in constraint
+        .grammar()
+        .vocabulary()
+        .tokenizer()
+        .encode("true", crate::AddSpecialTokens::No)
+        .expect("ids")
+    {
+        matcher.accept(id, None).expect("fits");
+    }
+    matcher.accept(END, None).expect("complete");
+    assert!(matcher.mask(None).is_err() && matcher.must_end().expect("runs"));
+    matcher.rollback(1).expect("the end");
+    assert!(matcher.mask(None).expect("a mask").allows(END));
+}
+
+#[test]
+fn forced_tokens_are_those_of_the_tokenizer() {
+    let constraint = schema(json!({"type": "object", "properties": {"abab": {"const": true}},
+        "required": ["abab"], "additionalProperties": false}));
+    let mut matcher = matcher(&constraint);
+    let vocabulary = Arc::clone(constraint.grammar().vocabulary());
+    let id = |text: &str| vocabulary.tokenizer().token_to_id(text).expect("a token");
+    assert_eq!(matcher.forced().expect("runs"), []);
+    matcher.accept(id("{\""), None).expect("fits");
+    // The quotation mark could become `":`.
+    assert_eq!(matcher.forced().expect("runs"), [id("ab"), id("ab")]);
+    for _ in 0..2 {
+        matcher.accept(id("ab"), None).expect("fits");
+    }
+    matcher.accept(id("\":"), None).expect("fits");
+    assert!(matcher.mask(None).expect("a mask").allows(id("true")));
+}
+
+#[test]
+fn texts_are_complete_when_nothing_is_left() {
+    let schemas = [
+        json!({"type": "object"}),
+        json!({"type": "object", "properties": {"a": {"type": "string", "minLength": 3}, "b": {"type": "array",
+            "items": {"$ref": "#"}}}, "required": ["a", "b"]}),
+        json!({"type": "array", "items": {"anyOf": [{"type": "array"}, {"type": "number"}, {"enum": ["abababab"]}]}}),
+        json!({"type": "string", "pattern": "^(ab)*12$"}),
+    ];
+    for schema_json in schemas {
+        let constraint = schema(schema_json.clone());
+        let shortest = matcher(&constraint).shortest_completion_tokens().expect("found");
+        for seed in 0..12_u32 {
+            let limit = shortest + seed as usize;
+            let mut matcher = matcher(&constraint);
+            let mut random = seed.wrapping_mul(2_654_435_761) | 1;
+            let mut left = limit;
+            let mut bytes = Vec::new();
+            while left > 0 {
+                let mask = matcher.mask(Some(left)).expect("a mask");
+                // The longest tokens that nest, at random: what a model does at its worst.
+                let ids: Vec<u32> = mask.ids().filter(|&id| id != END).collect();
+                if ids.is_empty() {
+                    break;
+                }
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let id = ids[random as usize / 65_536 % ids.len()];
+                if matcher.accept(id, Some(left)).expect("allowed") == Accepted::Yes {
+                    bytes.extend_from_slice(constraint.grammar().vocabulary().token(id, false));
+                    left -= 1;
+                }
+            }
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(matcher.is_complete().expect("runs"), "{schema_json}: {text}");
+            assert!(serde_json::from_slice::<Value>(&bytes).is_ok(), "{schema_json}: {text}");
+        }
+        let mut short = Matcher::new(constraint.grammar(), &[END]).expect("a matcher");
+        let error = short.mask(Some(shortest - 1)).expect_err("too few");
+        assert_eq!(
+            (error.kind(), error.detail()["needed"].clone()),
+            (ErrorKind::InvalidArgument, json!(shortest))
+        );
+    }
+}
+
+#[test]
+fn constraints_that_cannot_be_are_refused() {
+    for spec in [
+        ConstraintSpec::JsonSchema(json!(false)),
+        ConstraintSpec::JsonSchema(json!({"type": "integer", "minimum": 3, "maximum": 2})),
+        ConstraintSpec::Regex("(".into()),
+        ConstraintSpec::Regex("(?=a)b".into()),
+        ConstraintSpec::Grammar("start: nothing".into()),
+        ConstraintSpec::Grammar("start[max_tokens=3]: /a+/".into()),
+        ConstraintSpec::Grammar("start: /a+/ <[1-3]>".into()),
+        ConstraintSpec::Grammar("start: </s>".into()),
+    ] {
+        let error = Constraint::with(&vocabulary(), &spec).expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::InvalidConstraint, "{spec:?}");
+        assert!(error.message().starts_with(&format!("option {}", spec.option())), "{error}");
+    }
+}
