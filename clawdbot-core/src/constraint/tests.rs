@@ -148,7 +148,7 @@ fn forced_tokens_are_those_of_the_tokenizer() {
     let mut matcher = matcher(&constraint);
     let vocabulary = Arc::clone(constraint.grammar().vocabulary());
     let id = |text: &str| vocabulary.tokenizer().token_to_id(text).expect("a token");
-    assert_eq!(matcher.forced().expect("runs"), []);
+    assert!(matcher.forced().expect("runs").is_empty());
     matcher.accept(id("{\""), None).expect("fits");
     // The quotation mark could become `":`.
     assert_eq!(matcher.forced().expect("runs"), [id("ab"), id("ab")]);

@@ -1,0 +1,335 @@
+//! Reads a schema, and what it refers to.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::draft::Draft;
+use super::formats::{self, Format};
+use super::keywords::{Keyword, kind};
+use super::{limits, pattern, values};
+use crate::error::{Error, Result};
+
+/// The names of types.
+const TYPES: [&str; 7] = ["null", "boolean", "number", "integer", "string", "array", "object"];
+
+/// `schema` with what is enforced alone, in the keywords of draft 2020-12.
+///
+/// # Errors
+/// `InvalidConstraint` with keyword and place for what is malformed or not enforced.
+pub(in crate::constraint) fn read(schema: &Value) -> Result<Value> {
+    limits::check(schema)?;
+    let place = Place(String::new());
+    let draft = Draft::of(schema).map_err(|found| {
+        place.refused("$schema", &format!("expected a draft from 4 to 2020-12, found {found:.80}"))
+    })?;
+    let mut reader =
+        Reader { root: schema, draft, names: BTreeMap::new(), open: Vec::new(), nested_id: None };
+    let mut read = reader.schema(schema, &place)?;
+    let mut definitions = Map::new();
+    while let Some((pointer, name)) = reader.open.pop() {
+        let place = Place(pointer);
+        // Known to be there.
+        let target = schema.pointer(&place.0).unwrap_or(&Value::Null);
+        definitions.insert(name, reader.schema(target, &place)?);
+    }
+    if let Some(place) = reader.nested_id.filter(|_| !definitions.is_empty()) {
+        return Err(place.refused("$id", "expected one at the root alone, next to references"));
+    }
+    match (&mut read, definitions.is_empty()) {
+        (Value::Object(object), false) => {
+            object.insert("$defs".to_owned(), Value::Object(definitions));
+            Ok(read)
+        }
+        (Value::Bool(false), _) => {
+            let message = "option json_schema: expected a schema that some value satisfies, found false";
+            Err(Error::invalid_constraint(message).with("option", "json_schema"))
+        }
+        _ => Ok(read),
+    }
+}
+
+/// A place in the schema: a JSON pointer (RFC 6901).
+#[derive(Clone)]
+struct Place(String);
+
+impl Place {
+    fn at(&self, key: impl std::fmt::Display) -> Self {
+        let key = key.to_string().replace('~', "~0").replace('/', "~1");
+        Place(format!("{}/{key}", self.0))
+    }
+
+    fn refused(&self, keyword: &str, reason: &str) -> Error {
+        Error::invalid_constraint(format!("option json_schema: {keyword} at \"#{}\": {reason}", self.0))
+            .with("option", "json_schema")
+            .with("keyword", keyword)
+            .with("place", format!("#{}", self.0))
+    }
+}
+
+struct Reader<'a> {
+    root: &'a Value,
+    draft: Draft,
+    /// Names of what is referred to, by pointers.
+    names: BTreeMap<String, String>,
+    /// Pointers and names of what is referred to and not read yet.
+    open: Vec<(String, String)>,
+    /// A place other than the root with an id, which changes what references mean.
+    nested_id: Option<Place>,
+}
+
+impl Reader<'_> {
+    fn schema(&mut self, schema: &Value, place: &Place) -> Result<Value> {
+        let object = match schema {
+            Value::Bool(_) => return Ok(schema.clone()),
+            Value::Object(object) => object,
+            other => {
+                let found = values::kind(other);
+                return Err(
+                    place.refused("a schema", &format!("expected an object, true or false, found {found}"))
+                );
+            }
+        };
+        // Schemas that must hold too.
+        let (mut out, mut more) = (Map::new(), Vec::new());
+        for (keyword, value) in object {
+            let refused = |reason: String| place.refused(keyword, &reason);
+            match kind(keyword) {
+                None => return Err(refused("expected a keyword that is enforced".into())),
+                Some(Keyword::Annotation) => {}
+                Some(_) if object.contains_key("$ref") && self.draft <= Draft::Seven && keyword != "$ref" => {
+                    if !matches!(keyword.as_str(), "$schema" | "$id" | "id") {
+                        return Err(refused(
+                            "expected nothing next to $ref, where the draft ignores it".into(),
+                        ));
+                    }
+                }
+                Some(Keyword::Schema) => {
+                    let schema = self.schema(value, &place.at(keyword))?;
+                    out.insert(keyword.clone(), schema);
+                }
+                Some(Keyword::Schemas) => {
+                    let schemas = self.schemas(value, keyword, place)?;
+                    if schemas.is_empty() {
+                        return Err(refused("expected at least one schema, found none".into()));
+                    }
+                    out.insert(keyword.clone(), schemas.into());
+                }
+                Some(Keyword::Properties) => {
+                    let properties = self.properties(value, keyword, place, |name| {
+                        values::writable(name).map(|()| name.to_owned())
+                    })?;
+                    out.insert(keyword.clone(), properties);
+                }
+                Some(Keyword::Patterns) => {
+                    let properties = self.properties(value, keyword, place, pattern::translated)?;
+                    out.insert(keyword.clone(), properties);
+                }
+                Some(Keyword::Count) => {
+                    out.insert(keyword.clone(), values::count(value).map_err(refused)?.into());
+                }
+                Some(Keyword::Number) => {
+                    out.insert(keyword.clone(), values::number(value).map_err(refused)?);
+                }
+                Some(Keyword::Special) => self.special(keyword, object, place, (&mut out, &mut more))?,
+            }
+        }
+        match out.get_mut("allOf").and_then(Value::as_array_mut) {
+            Some(schemas) => schemas.append(&mut more),
+            None if more.is_empty() => {}
+            None => {
+                out.insert("allOf".to_owned(), more.into());
+            }
+        }
+        if out.get("multipleOf").is_some_and(|of| of.as_f64().is_none_or(|of| of <= 0.0)) {
+            return Err(place.refused("multipleOf", "expected a number above 0"));
+        }
+        Ok(Value::Object(out))
+    }
+
+    fn schemas(&mut self, value: &Value, keyword: &str, place: &Place) -> Result<Vec<Value>> {
+        let place = place.at(keyword);
+        let Some(schemas) = value.as_array() else {
+            return Err(place.refused(keyword, &format!("expected a list, found {}", values::kind(value))));
+        };
+        schemas.iter().enumerate().map(|(at, schema)| self.schema(schema, &place.at(at))).collect()
+    }
+
+    fn properties(
+        &mut self,
+        value: &Value,
+        keyword: &str,
+        place: &Place,
+        name: impl Fn(&str) -> Result<String, String>,
+    ) -> Result<Value> {
+        let Some(properties) = value.as_object() else {
+            return Err(place.refused(keyword, &format!("expected an object, found {}", values::kind(value))));
+        };
+        let mut read = Map::new();
+        for (key, schema) in properties {
+            let name = name(key).map_err(|reason| place.refused(keyword, &reason))?;
+            read.insert(name, self.schema(schema, &place.at(keyword).at(key))?);
+        }
+        Ok(Value::Object(read))
+    }
+
+    fn special(
+        &mut self,
+        keyword: &str,
+        object: &Map<String, Value>,
+        place: &Place,
+        (out, more): (&mut Map<String, Value>, &mut Vec<Value>),
+    ) -> Result<()> {
+        let refused = |reason: String| place.refused(keyword, &reason);
+        let value = &object[keyword];
+        let mut put = |value: Value| {
+            out.insert(keyword.to_owned(), value);
+        };
+        match keyword {
+            "$schema" if place.0.is_empty() => {}
+            "$schema" => return Err(refused("expected it at the root alone".into())),
+            "$id" | "id" => {
+                if !place.0.is_empty() && !value.as_str().is_some_and(|id| id.starts_with('#')) {
+                    self.nested_id = Some(place.clone());
+                }
+            }
+            "$ref" => put(self.reference(value).map_err(refused)?.into()),
+            "type" => {
+                let names = match value {
+                    Value::Array(names) if !names.is_empty() => names.clone(),
+                    other => vec![other.clone()],
+                };
+                let unknown =
+                    names.iter().find(|name| !name.as_str().is_some_and(|name| TYPES.contains(&name)));
+                if let Some(unknown) = unknown {
+                    return Err(refused(format!(
+                        "expected names of types ({}), found {unknown:.80}",
+                        TYPES.join(", ")
+                    )));
+                }
+                put(value.clone());
+            }
+            "const" => put(values::written(value).map_err(refused)?),
+            "enum" => {
+                let list = value.as_array().filter(|list| !list.is_empty());
+                let list = list.ok_or_else(|| refused("expected a list of at least one value".into()))?;
+                let list: Result<Vec<Value>, String> = list.iter().map(values::written).collect();
+                put(list.map_err(refused)?.into());
+            }
+            "exclusiveMaximum" | "exclusiveMinimum" => match (value, self.draft) {
+                (Value::Bool(false), Draft::Four) => {}
+                (Value::Bool(true), Draft::Four) => {
+                    let bound = if keyword == "exclusiveMaximum" { "maximum" } else { "minimum" };
+                    let bound =
+                        object.get(bound).ok_or_else(|| refused(format!("expected {bound} next to it")))?;
+                    put(values::number(bound).map_err(refused)?);
+                }
+                _ => put(values::number(value).map_err(refused)?),
+            },
+            "format" => {
+                let name = value.as_str().unwrap_or_default();
+                let format = formats::find(name).ok_or_else(|| {
+                    refused(format!(
+                        "expected a format that is enforced ({}), found {value:.80}",
+                        formats::names()
+                    ))
+                })?;
+                match format {
+                    Format::Known => put(value.clone()),
+                    // A pattern may be there too.
+                    Format::Pattern(pattern) => more.push(json!({"pattern": pattern})),
+                }
+            }
+            "pattern" => {
+                let text = value.as_str().ok_or_else(|| refused("expected a text".into()))?;
+                put(pattern::translated(text).map_err(refused)?.into());
+            }
+            "required" => {
+                let names = value.as_array().filter(|names| names.iter().all(Value::is_string));
+                let names = names.ok_or_else(|| refused("expected a list of names".into()))?;
+                for name in names.iter().filter_map(Value::as_str) {
+                    values::writable(name).map_err(refused)?;
+                }
+                put(value.clone());
+            }
+            "minProperties" => {
+                let least = values::count(value).map_err(refused)?;
+                let required = object.get("required").and_then(Value::as_array).map_or(0, Vec::len) as u64;
+                // Names that are not in the schema could be written twice, so more than one cannot be counted.
+                if least > required.saturating_add(1) {
+                    return Err(refused(
+                        "expected at most one more than there are required properties".into(),
+                    ));
+                }
+                if least > required {
+                    put(least.into());
+                }
+            }
+            "uniqueItems" => {
+                let few = object.get("maxItems").and_then(Value::as_u64).is_some_and(|most| most <= 1);
+                if value != &Value::Bool(false) && !few {
+                    return Err(refused("expected a keyword that is enforced".into()));
+                }
+            }
+            "items" => match value {
+                Value::Array(_) if self.draft <= Draft::Of2019 => {
+                    let items = self.schemas(value, keyword, place)?;
+                    out.insert("prefixItems".to_owned(), items.into());
+                    if let Some(more) = object.get("additionalItems") {
+                        let more = self.schema(more, &place.at("additionalItems"))?;
+                        out.insert("items".to_owned(), more);
+                    }
+                }
+                _ => put(self.schema(value, &place.at(keyword))?),
+            },
+            // Read with `items`; without a list there, drafts ignore it.
+            "additionalItems" if self.draft <= Draft::Of2019 => {}
+            "prefixItems" if self.draft == Draft::Of2020 => put(self.schemas(value, keyword, place)?.into()),
+            _ => return Err(refused("expected a keyword of the draft that $schema names".into())),
+        }
+        Ok(())
+    }
+
+    /// The reference to what `value` refers to, under the name that it gets.
+    fn reference(&mut self, value: &Value) -> Result<String, String> {
+        let reference = value.as_str().ok_or("expected a text")?;
+        let id = ["$id", "id"].into_iter().find_map(|key| self.root.get(key)?.as_str()).unwrap_or_default();
+        let id = id.trim_end_matches('#');
+        let fragment = reference.strip_prefix(id).filter(|_| !id.is_empty()).unwrap_or(reference);
+        let pointer = match fragment.strip_prefix('#') {
+            Some("") => String::new(),
+            Some(pointer) if pointer.starts_with('/') => unescaped(pointer),
+            None if fragment.is_empty() => String::new(),
+            _ => return Err(format!("expected a place in this schema (\"#/...\"), found {reference:.80?}")),
+        };
+        if self.root.pointer(&pointer).is_none() {
+            return Err(format!("expected a place that exists, found {reference:.80?}"));
+        }
+        let next = format!("r{}", self.names.len());
+        let name = self.names.entry(pointer.clone()).or_insert_with(|| {
+            self.open.push((pointer, next.clone()));
+            next
+        });
+        Ok(format!("#/$defs/{name}"))
+    }
+}
+
+/// `pointer` without the percent signs of an address.
+fn unescaped(pointer: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), pointer.as_bytes());
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let escaped = digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escaped {
+            Some(escaped) => {
+                bytes.push(escaped);
+                rest = &after[2..];
+            }
+            None => {
+                bytes.push(byte);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
