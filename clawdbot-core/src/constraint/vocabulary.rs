@@ -136,7 +136,8 @@ impl Vocabulary {
         Some(trie.prefix_token_id(bytes)).filter(|&(_, len)| len > 0)
     }
 
-    pub(super) fn tokenizer(&self) -> &Tokenizer {
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 

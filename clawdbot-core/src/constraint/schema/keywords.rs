@@ -1,5 +1,7 @@
 //! The keywords of JSON Schema.
 
+use crate::suggest::{closest, hint};
+
 /// What is done with a keyword.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Keyword {
@@ -21,7 +23,7 @@ pub(super) enum Keyword {
     Special,
 }
 
-/// Keywords with their kinds. Others are refused.
+/// Keywords with their kinds.
 const KEYWORDS: &[(&str, Keyword)] = &[
     ("$anchor", Keyword::Annotation),
     ("$comment", Keyword::Annotation),
@@ -43,6 +45,7 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("examples", Keyword::Annotation),
     ("markdownDescription", Keyword::Annotation),
     ("markdownEnumDescriptions", Keyword::Annotation),
+    ("propertyOrder", Keyword::Annotation),
     ("readOnly", Keyword::Annotation),
     ("title", Keyword::Annotation),
     ("writeOnly", Keyword::Annotation),
@@ -79,10 +82,74 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("uniqueItems", Keyword::Special),
 ];
 
-/// What is done with `keyword`; `None` if it is not enforced. Names that begin with `x-` are for other programs.
-pub(super) fn kind(keyword: &str) -> Option<Keyword> {
-    if keyword.starts_with("x-") {
-        return Some(Keyword::Annotation);
+/// Keywords that are not enforced: of the drafts, of those before draft 4, and of OpenAPI.
+const REFUSED: [&str; 21] = [
+    "$dynamicRef",
+    "$recursiveRef",
+    "$vocabulary",
+    "contains",
+    "dependencies",
+    "dependentRequired",
+    "dependentSchemas",
+    "disallow",
+    "divisibleBy",
+    "else",
+    "extends",
+    "if",
+    "maxContains",
+    "minContains",
+    "not",
+    "nullable",
+    "propertyNames",
+    "then",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "x-guidance",
+];
+
+/// What is done with `keyword`. A name that no draft knows is an annotation, as the drafts say, unless it looks like one
+/// that was meant to be enforced.
+///
+/// # Errors
+/// The reason why it is refused.
+pub(super) fn kind(keyword: &str) -> Result<Keyword, String> {
+    if let Some((_, kind)) = KEYWORDS.iter().find(|(known, _)| *known == keyword) {
+        return Ok(*kind);
     }
-    KEYWORDS.iter().find(|(known, _)| *known == keyword).map(|(_, kind)| *kind)
+    if REFUSED.contains(&keyword) {
+        return Err("expected a keyword that is enforced".to_owned());
+    }
+    let plain = keyword.starts_with(|c: char| c.is_ascii_alphabetic()) && !keyword.starts_with("x-");
+    let known = KEYWORDS.iter().map(|(known, _)| *known).chain(REFUSED);
+    let meant = closest(keyword, known).filter(|_| plain).filter(|meant| {
+        let annotation = KEYWORDS.iter().any(|(known, kind)| known == meant && *kind == Keyword::Annotation);
+        let far = keyword.len().abs_diff(meant.len()) > 2 || meant.len() < 5;
+        !annotation && !far
+    });
+    match meant {
+        Some(_) => Err(format!("expected a keyword that is known{}", hint(meant))),
+        None => Ok(Keyword::Annotation),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_keywords_are_annotations_unless_they_look_like_others() {
+        for keyword in
+            ["title", "x-minLength", "_format", "javaName", "decription", "image", "version", "readonly"]
+        {
+            assert_eq!(kind(keyword), Ok(Keyword::Annotation), "{keyword}");
+        }
+        for keyword in ["minLenght", "additionalproperties", "require", "not", "nullable", "patern"] {
+            assert!(kind(keyword).is_err(), "{keyword}");
+        }
+        assert_eq!(
+            kind("minLenght").unwrap_err(),
+            "expected a keyword that is known; did you mean \"minLength\"?"
+        );
+        assert!(KEYWORDS.iter().all(|(known, _)| !REFUSED.contains(known)));
+    }
 }

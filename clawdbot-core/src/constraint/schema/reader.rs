@@ -95,43 +95,43 @@ impl Reader<'_> {
         for (keyword, value) in object {
             let refused = |reason: String| place.refused(keyword, &reason);
             match kind(keyword) {
-                None => return Err(refused("expected a keyword that is enforced".into())),
-                Some(Keyword::Annotation) => {}
-                Some(_) if object.contains_key("$ref") && self.draft <= Draft::Seven && keyword != "$ref" => {
+                Err(reason) => return Err(refused(reason)),
+                Ok(Keyword::Annotation) => {}
+                Ok(_) if object.contains_key("$ref") && self.draft <= Draft::Seven && keyword != "$ref" => {
                     if !matches!(keyword.as_str(), "$schema" | "$id" | "id") {
                         return Err(refused(
                             "expected nothing next to $ref, where the draft ignores it".into(),
                         ));
                     }
                 }
-                Some(Keyword::Schema) => {
+                Ok(Keyword::Schema) => {
                     let schema = self.schema(value, &place.at(keyword))?;
                     out.insert(keyword.clone(), schema);
                 }
-                Some(Keyword::Schemas) => {
+                Ok(Keyword::Schemas) => {
                     let schemas = self.schemas(value, keyword, place)?;
                     if schemas.is_empty() {
                         return Err(refused("expected at least one schema, found none".into()));
                     }
                     out.insert(keyword.clone(), schemas.into());
                 }
-                Some(Keyword::Properties) => {
+                Ok(Keyword::Properties) => {
                     let properties = self.properties(value, keyword, place, |name| {
                         values::writable(name).map(|()| name.to_owned())
                     })?;
                     out.insert(keyword.clone(), properties);
                 }
-                Some(Keyword::Patterns) => {
+                Ok(Keyword::Patterns) => {
                     let properties = self.properties(value, keyword, place, pattern::translated)?;
                     out.insert(keyword.clone(), properties);
                 }
-                Some(Keyword::Count) => {
+                Ok(Keyword::Count) => {
                     out.insert(keyword.clone(), values::count(value).map_err(refused)?.into());
                 }
-                Some(Keyword::Number) => {
+                Ok(Keyword::Number) => {
                     out.insert(keyword.clone(), values::number(value).map_err(refused)?);
                 }
-                Some(Keyword::Special) => self.special(keyword, object, place, (&mut out, &mut more))?,
+                Ok(Keyword::Special) => self.special(keyword, object, place, (&mut out, &mut more))?,
             }
         }
         match out.get_mut("allOf").and_then(Value::as_array_mut) {
