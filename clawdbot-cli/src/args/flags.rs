@@ -114,7 +114,7 @@ fn parser(values: OptionType) -> ValueParser {
             Ok(_) => finite(text).map(Value::from),
             Err(_) => Err(expected()),
         }),
-        OptionType::Name | OptionType::Text | OptionType::Path => {
+        OptionType::Name | OptionType::Text | OptionType::JsonSchema | OptionType::Path => {
             StringValueParser::new().map(Value::from).into()
         }
         OptionType::Choice(names) => PossibleValuesParser::new(names).map(Value::from).into(),
@@ -141,6 +141,7 @@ fn value_name(values: OptionType) -> &'static str {
         OptionType::Number(_) => "X",
         OptionType::Name => "NAME",
         OptionType::Text => "TEXT",
+        OptionType::JsonSchema => "JSON",
         OptionType::Path => "PATH",
         OptionType::Choice(_) => "TYPE",
         OptionType::SwitchOrDir => "true|false|DIR",
@@ -318,6 +319,7 @@ mod tests {
             OptionType::TokenId => json!(1),
             // A chat template too.
             OptionType::Name | OptionType::Text | OptionType::Path => json!("{{ x }}"),
+            OptionType::JsonSchema => json!({"type": "object"}),
             OptionType::Choice(names) => json!(names[1]),
             OptionType::List { of, .. } => json!([example(*of)]),
             OptionType::TokenMap(_) => json!({"1": -1.5}),

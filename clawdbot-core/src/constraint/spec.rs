@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::schema;
 use crate::error::{Error, Result};
+use crate::options::GenerateOptions;
 
 /// Most bytes of a regular expression, a grammar, or of all choices.
 const MAX_TEXT: usize = 1 << 20;
@@ -35,6 +36,20 @@ pub enum ConstraintSpec {
 }
 
 impl ConstraintSpec {
+    /// The constraint that `options` ask for.
+    pub fn of(options: &GenerateOptions) -> Option<Self> {
+        if let Some(schema) = &options.json_schema {
+            return Some(ConstraintSpec::JsonSchema(schema.value().clone()));
+        }
+        if options.json_object {
+            return Some(ConstraintSpec::JsonObject);
+        }
+        let regex = options.regex.clone().map(ConstraintSpec::Regex);
+        let grammar = || options.grammar.clone().map(ConstraintSpec::Grammar);
+        let choices = || options.choices.clone().map(ConstraintSpec::Choices);
+        regex.or_else(grammar).or_else(choices)
+    }
+
     /// Name of the option that sets it.
     pub(super) fn option(&self) -> &'static str {
         match self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::constraint::{JsonSchema, MAX_CHOICES, at_most_one};
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
@@ -116,6 +117,16 @@ options! {
         stop_token_ids: Vec<u32> [OptionType::List { of: &OptionType::TokenId, most: usize::MAX }] = Vec::new(), "none";
         /// Treat the model's end-of-sequence tokens as ordinary tokens.
         ignore_eos: bool = false;
+        /// Generate JSON that is an instance of this JSON Schema.
+        json_schema: Option<JsonSchema> = None, "none";
+        /// Generate a JSON object.
+        json_object: bool = false;
+        /// Generate text that this regular expression matches as a whole.
+        regex: Option<String> [OptionType::Text] = None, "none";
+        /// Generate text of the language of this grammar, in Lark's syntax.
+        grammar: Option<String> [OptionType::Text] = None, "none";
+        /// Generate one of these texts.
+        choices: Option<Vec<String>> [OptionType::List { of: &OptionType::Text, most: MAX_CHOICES }] = None, "none";
         /// Report the log-probability of each generated token, and of this many most likely tokens.
         logprobs: Option<u32> [whole(0, 64)] = None, "nothing is reported";
         /// Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already there is not doubled.
@@ -176,6 +187,18 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
     if let Some(best_of) = options.best_of.filter(|&best_of| best_of < options.n) {
         return Err(out_of_range("best_of", &format!("at least n, {}", options.n), best_of));
     }
+    if options
+        .choices
+        .as_ref()
+        .is_some_and(|choices| choices.is_empty() || choices.iter().any(String::is_empty))
+    {
+        return Err(out_of_range(
+            "choices",
+            "at least one text, and none that is empty",
+            "none, or an empty text",
+        ));
+    }
+    at_most_one(options)?;
     check_samplers(options)
 }
 

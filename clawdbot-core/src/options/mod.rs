@@ -4,6 +4,7 @@
 //! out of range is an error that names the option, what was expected and what was found. [`OPTIONS`] has all of them, for
 //! the command line and for what `cargo xtask generate` writes.
 
+mod constraint;
 mod declare;
 mod defaults;
 mod embed;
@@ -18,6 +19,7 @@ mod table;
 mod unknown;
 mod value;
 
+pub use constraint::JsonSchema;
 pub(crate) use defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;

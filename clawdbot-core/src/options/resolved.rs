@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::constraint::JsonSchema;
 use super::defaults::GenerationDefaults;
 use super::generate::GenerateOptions;
 use super::load::Speculation;
@@ -100,6 +101,11 @@ pub(crate) struct Resolved {
     /// Tokens that end the generation, the model's own included unless ignored.
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) ignore_eos: bool,
+    pub(crate) json_schema: Option<JsonSchema>,
+    pub(crate) json_object: bool,
+    pub(crate) regex: Option<String>,
+    pub(crate) grammar: Option<String>,
+    pub(crate) choices: Option<Vec<String>>,
     pub(crate) logprobs: Option<u32>,
     /// `None` where a session was continued, whose texts are there already.
     pub(crate) add_special_tokens: Option<bool>,
@@ -252,6 +258,11 @@ impl Resolved {
             stop: options.stop.as_ref().unwrap_or(&defaults.stop_strings).clone(),
             stop_token_ids,
             ignore_eos: options.ignore_eos,
+            json_schema: options.json_schema.clone(),
+            json_object: options.json_object,
+            regex: options.regex.clone(),
+            grammar: options.grammar.clone(),
+            choices: options.choices.clone(),
             logprobs: options.logprobs,
             add_special_tokens: options.add_special_tokens,
             skip_special_tokens: options.skip_special_tokens,
@@ -309,6 +320,11 @@ impl Resolved {
             stop: Vec::new(),
             stop_token_ids: Vec::new(),
             ignore_eos: false,
+            json_schema: None,
+            json_object: false,
+            regex: None,
+            grammar: None,
+            choices: None,
             logprobs: None,
             add_special_tokens: None,
             skip_special_tokens: true,
@@ -317,7 +333,7 @@ impl Resolved {
         }
     }
 
-    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `group`,
+    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but the constraints, `adapter`, `group`,
     /// `deadline_ms`, `best_of`, `mirostat_tau`, `dry_penalty_last_n`, `allowed_token_ids`, `logprobs` and `add_special_tokens`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {

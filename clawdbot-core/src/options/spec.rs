@@ -28,6 +28,8 @@ pub enum OptionType {
     Name,
     /// Text for the model or its template.
     Text,
+    /// A JSON Schema: a JSON object, true or false, or JSON text of it.
+    JsonSchema,
     /// A path.
     Path,
     /// One of these names.
@@ -99,6 +101,7 @@ impl OptionType {
             OptionType::TokenId => "a token id".to_owned(),
             OptionType::Name => "a name".to_owned(),
             OptionType::Text => "a text".to_owned(),
+            OptionType::JsonSchema => "a JSON Schema (an object, or its text)".to_owned(),
             OptionType::Path => "a path".to_owned(),
             OptionType::Choice(names) => format!("one of {}", names.join(", ")),
             OptionType::SwitchOrDir => {

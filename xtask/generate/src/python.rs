@@ -71,6 +71,7 @@ fn annotation(values: OptionType) -> String {
         OptionType::Whole { .. } | OptionType::Bytes | OptionType::TokenId => "int".to_owned(),
         OptionType::Number(_) => "float".to_owned(),
         OptionType::Name | OptionType::Text => "str".to_owned(),
+        OptionType::JsonSchema => "Mapping[str, object] | bool | str".to_owned(),
         OptionType::Path => "str | os.PathLike[str]".to_owned(),
         OptionType::Choice(names) => format!("Literal[\"{}\"]", names.join("\", \"")),
         OptionType::SwitchOrDir => "bool | str | os.PathLike[str]".to_owned(),
