@@ -106,6 +106,12 @@ pub struct clawdbot_usage {
     pub prefill_seconds: f64,
     /// Seconds from the first token to the end.
     pub decode_seconds: f64,
+    /// Seconds until it was known which first tokens a constraint allows, compiling it included; 0 without one.
+    pub first_mask_seconds: f64,
+    /// Median of the seconds that this took for each later token.
+    pub mask_p50_seconds: f64,
+    /// Their 99th percentile.
+    pub mask_p99_seconds: f64,
 }
 
 // SAFETY: `repr(C)`, and the first field is a `usize`.
@@ -126,6 +132,9 @@ impl From<&Usage> for clawdbot_usage {
             queue_seconds: usage.queue_seconds,
             prefill_seconds: usage.prefill_seconds,
             decode_seconds: usage.decode_seconds,
+            first_mask_seconds: usage.first_mask_seconds,
+            mask_p50_seconds: usage.mask_p50_seconds,
+            mask_p99_seconds: usage.mask_p99_seconds,
         }
     }
 }

@@ -115,7 +115,7 @@ impl Found {
     fn run(&mut self, constraint: &Constraint, text: &str) -> (bool, usize) {
         let vocabulary = constraint.grammar().vocabulary();
         let start = Instant::now();
-        let mut matcher = Matcher::new(constraint.grammar(), &[]).expect("a matcher");
+        let mut matcher = Matcher::new(constraint.grammar(), &[], false).expect("a matcher");
         let ids = vocabulary.tokenizer().encode(text, AddSpecialTokens::No).expect("tokens");
         for (at, &id) in ids.iter().enumerate() {
             let before = if at == 0 { start } else { Instant::now() };

@@ -61,6 +61,13 @@ pub struct Usage {
     pub prefill_seconds: f64,
     /// Seconds from the first token to the end.
     pub decode_seconds: f64,
+    /// Seconds until it was known which first tokens a constraint allows, compiling it included; 0
+    /// without one.
+    pub first_mask_seconds: f64,
+    /// Median of the seconds that this took for each later token.
+    pub mask_p50_seconds: f64,
+    /// Their 99th percentile.
+    pub mask_p99_seconds: f64,
 }
 
 impl Usage {
@@ -92,6 +99,9 @@ struct UsageValue {
     queue_seconds: f64,
     prefill_seconds: f64,
     decode_seconds: f64,
+    first_mask_seconds: f64,
+    mask_p50_seconds: f64,
+    mask_p99_seconds: f64,
     time_to_first_token: f64,
     prefill_tokens_per_s: f64,
     decode_tokens_per_s: f64,
@@ -109,6 +119,9 @@ impl From<Usage> for UsageValue {
             queue_seconds: usage.queue_seconds,
             prefill_seconds: usage.prefill_seconds,
             decode_seconds: usage.decode_seconds,
+            first_mask_seconds: usage.first_mask_seconds,
+            mask_p50_seconds: usage.mask_p50_seconds,
+            mask_p99_seconds: usage.mask_p99_seconds,
             time_to_first_token: usage.time_to_first_token(),
             prefill_tokens_per_s: usage.prefill_tokens_per_s(),
             decode_tokens_per_s: usage.decode_tokens_per_s(),
@@ -292,7 +305,7 @@ json! {
     TokenLogprob { id logprob }
     Usage {
         prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position queue_seconds
-        prefill_seconds decode_seconds
+        prefill_seconds decode_seconds first_mask_seconds mask_p50_seconds mask_p99_seconds
     }
 }
 
@@ -403,7 +416,7 @@ mod tests {
         }
         let usage = completion.usage.to_json();
         assert_eq!(usage["time_to_first_token"], completion.usage.time_to_first_token());
-        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (12, &0.0.into()));
+        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (15, &0.0.into()));
         for (kind, event) in [
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),

@@ -198,6 +198,25 @@ plain_data! {
             self.0.decode_seconds
         }
 
+        /// Seconds until it was known which first tokens a constraint allows, compiling it included; 0
+        /// without one.
+        #[getter]
+        fn first_mask_seconds(&self) -> f64 {
+            self.0.first_mask_seconds
+        }
+
+        /// Median of the seconds that this took for each later token.
+        #[getter]
+        fn mask_p50_seconds(&self) -> f64 {
+            self.0.mask_p50_seconds
+        }
+
+        /// Their 99th percentile.
+        #[getter]
+        fn mask_p99_seconds(&self) -> f64 {
+            self.0.mask_p99_seconds
+        }
+
         /// Seconds from submission to the first token.
         #[getter]
         fn time_to_first_token(&self) -> f64 {

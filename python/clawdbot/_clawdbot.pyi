@@ -182,6 +182,16 @@ class Usage:
     def decode_seconds(self) -> float:
         """Seconds from the first token to the end."""
     @property
+    def first_mask_seconds(self) -> float:
+        """Seconds until it was known which first tokens a constraint allows, compiling it included; 0
+        without one."""
+    @property
+    def mask_p50_seconds(self) -> float:
+        """Median of the seconds that this took for each later token."""
+    @property
+    def mask_p99_seconds(self) -> float:
+        """Their 99th percentile."""
+    @property
     def time_to_first_token(self) -> float:
         """Seconds from submission to the first token."""
     @property

@@ -11,6 +11,7 @@ use crate::cancel::CancelHandle;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Usage};
 use crate::options::GenerateOptions;
+use crate::output::Tools;
 
 /// A request whose completions have begun.
 pub(super) struct Alternatives {
@@ -58,7 +59,13 @@ impl Alternatives {
             let mut own = options.of_completion(index, seed);
             own.deadline_ms = own.deadline_ms.map(|ms| ms.saturating_sub(spent));
             let mut session = base.fork()?;
-            session.request_from(Some(tokens.clone()), &own, Delivery::AtTheEnd, cancel.ticket())
+            session.request_from(
+                Some(tokens.clone()),
+                Tools::default(),
+                &own,
+                Delivery::AtTheEnd,
+                cancel.ticket(),
+            )
         };
         let streams = (0..options.completions()).map(begin).collect::<Result<_>>()?;
         Ok(Alternatives { streams, ending: Ending { options, seed, usage } })

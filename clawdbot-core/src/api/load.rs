@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
+use super::constrain::Constraints;
 use super::loaded::{DraftLoaded, MtpLoaded, Shared};
 use super::model::{Model, ModelInfo};
 use super::mtp::MtpOpened;
@@ -211,6 +212,7 @@ impl Runtime {
             mtp,
             vectors,
             fingerprint: Mutex::default(),
+            constraints: Constraints::default(),
             reservation,
         };
         let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch, meter)?;

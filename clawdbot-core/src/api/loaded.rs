@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::bounds::Bounds;
+use super::constrain::Constraints;
 use super::users::Users;
 use crate::cancel::{CancelHandle, cancelled};
 use crate::engine::{Engine, Limits};
@@ -74,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) vectors: Fingerprint,
     /// Of the model, once somebody asked.
     pub(crate) fingerprint: Mutex<Option<Fingerprint>>,
+    pub(crate) constraints: Constraints,
     /// The bytes of the weights.
     pub(crate) reservation: Reservation,
 }

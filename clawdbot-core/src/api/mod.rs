@@ -4,6 +4,7 @@ mod adapters;
 mod alternatives;
 mod bounds;
 mod chat;
+mod constrain;
 mod continuations;
 pub(crate) mod embed;
 mod embed_pass;

@@ -227,7 +227,7 @@ mod tests {
             match event {
                 Event::Progress { .. } => steps += 1,
                 Event::Token { id, .. } => found.push(id),
-                Event::Done(_) => {}
+                _ => {}
             }
         }
         assert_eq!(found, expected);

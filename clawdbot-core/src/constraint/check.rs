@@ -60,7 +60,7 @@ impl Constraint {
     /// The state after the allowed tokens of `text`, and the byte at which the first forbidden one begins.
     fn run(&self, text: &str) -> Result<(Matcher, Option<usize>)> {
         let vocabulary = self.grammar.vocabulary();
-        let mut matcher = Matcher::new(&self.grammar, &[])?;
+        let mut matcher = Matcher::new(&self.grammar, &[], false)?;
         let mut at = 0;
         for id in vocabulary.tokenizer().encode(text, AddSpecialTokens::No)? {
             if !matcher.allows(id)? {

@@ -63,6 +63,13 @@ impl Grammar {
         &self.vocabulary
     }
 
+    /// About how many bytes it takes, apart from the vocabulary.
+    pub fn bytes(&self) -> usize {
+        /// Of its rules and of the first mask.
+        const REST: usize = 256 << 10;
+        self.start.lock().unwrap_or_else(PoisonError::into_inner).lexer_stats().num_bytes + REST
+    }
+
     /// Name of the option that the constraint is of.
     pub(super) fn option(&self) -> &'static str {
         self.option

@@ -28,6 +28,8 @@ pub enum Accepted {
 pub struct Matcher {
     grammar: Arc<Grammar>,
     parser: Parser,
+    /// Whether its text comes after another one.
+    follows: bool,
     /// Tokens that end the text.
     ends: Vec<u32>,
     /// Bytes that each token added.
@@ -48,16 +50,22 @@ impl std::fmt::Debug for Matcher {
 }
 
 impl Matcher {
-    /// At the beginning of a text that the tokens `ends` end.
+    /// At the beginning of a text that the tokens `ends` end. `follows`: the text comes after another one, so that a space
+    /// which its first token begins with is a part of it.
     ///
     /// # Errors
     /// `Internal` if the parser's crate panics.
-    pub fn new(grammar: &Arc<Grammar>, ends: &[u32]) -> Result<Self> {
-        let parser = grammar.parser()?;
+    pub fn new(grammar: &Arc<Grammar>, ends: &[u32], follows: bool) -> Result<Self> {
+        let mut parser = grammar.parser()?;
+        if follows && grammar.vocabulary().first_differs() {
+            // The mask that is kept is that of the beginning.
+            guarded(|| parser.invalidate_bias_cache())?;
+        }
         Ok(Matcher {
             mask: Mask::new(grammar.vocabulary().len()),
             grammar: Arc::clone(grammar),
             parser,
+            follows,
             ends: ends.to_vec(),
             tokens: Vec::new(),
             ended: false,
@@ -86,7 +94,7 @@ impl Matcher {
             return Err(Error::invalid_argument("expected room for at least one token, found none"));
         }
         let complete = self.accepts()?;
-        let first = self.tokens.is_empty();
+        let first = self.at_beginning();
         if let Some(left) = left {
             self.close(left)?;
             let shortest = self.closing.tokens().unwrap_or_default();
@@ -177,7 +185,7 @@ impl Matcher {
             return self.accepts();
         }
         let vocabulary = Arc::clone(self.grammar.vocabulary());
-        let bytes = vocabulary.token(token, self.tokens.is_empty());
+        let bytes = vocabulary.token(token, self.at_beginning());
         if bytes.is_empty() {
             return Ok(false);
         }
@@ -263,6 +271,19 @@ impl Matcher {
         self.tokens.is_empty()
     }
 
+    /// About how many bytes it takes: the tables of its lexer, and its states.
+    pub fn bytes(&self) -> usize {
+        /// Of a byte of the text: a state of the lexer, and at most a row of the parser with its items.
+        const PER_BYTE: usize = 256;
+        let text = PER_BYTE * self.parser.get_bytes().len();
+        self.parser.lexer_stats().num_bytes + text + 4 * (self.mask.words().len() + 2 * self.tokens.len())
+    }
+
+    /// Whether the next token is the first of all text, where decoders drop a space.
+    fn at_beginning(&self) -> bool {
+        !self.follows && self.tokens.is_empty()
+    }
+
     /// Finds a completion, which must have at most `left` tokens.
     fn close(&mut self, left: usize) -> Result<()> {
         self.find_closing()?;
@@ -280,7 +301,7 @@ impl Matcher {
     fn find_closing(&mut self) -> Result<()> {
         if self.closing.tokens().is_none() {
             let vocabulary = Arc::clone(self.grammar.vocabulary());
-            let first = self.tokens.is_empty();
+            let first = self.at_beginning();
             self.closing.find(&mut self.parser, &vocabulary, first)?;
             self.check_limits()?;
             if self.closing.tokens().is_none() {
@@ -315,7 +336,7 @@ impl Matcher {
     /// Applies `token`, which fits.
     fn push(&mut self, token: u32) -> Result<()> {
         let vocabulary = Arc::clone(self.grammar.vocabulary());
-        let bytes = vocabulary.token(token, self.tokens.is_empty());
+        let bytes = vocabulary.token(token, self.at_beginning());
         let applied = guarded(|| self.parser.apply_token(bytes, token))?;
         applied.map_err(|error| self.error(&error.to_string()))?;
         self.tokens.push(bytes.len());
@@ -326,7 +347,11 @@ impl Matcher {
         let kept = self.tokens.len().saturating_sub(count);
         let bytes = self.tokens.drain(kept..).sum();
         self.ended = false;
-        let back = guarded(|| self.parser.rollback(bytes))?;
+        let back = guarded(|| {
+            // It is found by its place alone, where another text stood.
+            self.parser.invalidate_bias_cache();
+            self.parser.rollback(bytes)
+        })?;
         back.map_err(|error| self.error(&error.to_string()))
     }
 
@@ -346,6 +371,7 @@ impl Matcher {
 
     /// The parts that [`forced`](super::forced) works with.
     pub(super) fn parts(&mut self) -> (&mut Parser, &Grammar, bool) {
-        (&mut self.parser, &self.grammar, self.tokens.is_empty())
+        let first = self.at_beginning();
+        (&mut self.parser, &self.grammar, first)
     }
 }

@@ -52,7 +52,7 @@ fn schema(schema: Value) -> Constraint {
 }
 
 fn matcher(constraint: &Constraint) -> Matcher {
-    Matcher::new(constraint.grammar(), &[END]).expect("a matcher")
+    Matcher::new(constraint.grammar(), &[END], false).expect("a matcher")
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn texts_are_complete_when_nothing_is_left() {
             assert!(matcher.is_complete().expect("runs"), "{schema_json}: {text}");
             assert!(serde_json::from_slice::<Value>(&bytes).is_ok(), "{schema_json}: {text}");
         }
-        let mut short = Matcher::new(constraint.grammar(), &[END]).expect("a matcher");
+        let mut short = Matcher::new(constraint.grammar(), &[END], false).expect("a matcher");
         let error = short.mask(Some(shortest - 1)).expect_err("too few");
         assert_eq!(
             (error.kind(), error.detail()["needed"].clone()),

@@ -1,9 +1,11 @@
 //! The results of a pass: hidden states, logits, sampled tokens, and the events made of them.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 use std::vec::IntoIter;
 
 use super::Engine;
+use super::constrained::Constrained;
 use super::entry::SequenceId;
 use super::scores::{Scores, TokenScore};
 use super::sequence::Sequence;
@@ -12,7 +14,7 @@ use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{History, Sampled, State, logprob_of, sample};
+use crate::sampling::{Drawable, History, Sampled, State, logprob_of, sample};
 
 impl Engine {
     /// Samples, and turns the results of a pass into events.
@@ -98,6 +100,8 @@ impl Engine {
         // A token for each sequence, then the next one for those whose next row is a draft that was right.
         let mut number = 0;
         while !drawn.is_empty() {
+            let mut constrained =
+                take_constraints(&mut self.sequences, drawn.iter().map(|(share, _)| share.id));
             let sequences = &self.sequences;
             let draws = drawn.iter_mut().filter_map(|(share, rows)| {
                 let sequence = sequences.get(&share.id)?;
@@ -110,13 +114,16 @@ impl Engine {
                     options: &job.options,
                     history,
                     state: job.sampling,
+                    constrained: constrained.remove(&share.id),
+                    left: job.left(sequence.tokens.len(), model.max_context()),
                     outcome: None,
                 })
             });
             let mut going: Vec<SequenceId> = Vec::new();
-            for Drawn { share, state, outcome } in sample_all(model, draws.collect()) {
+            for Drawn { share, state, constrained, outcome } in sample_all(model, draws.collect()) {
                 let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
                 let Some(job) = sequence.job.as_mut() else { continue };
+                job.constrained = constrained;
                 match outcome {
                     Ok(sampled) => {
                         job.sampling = state;
@@ -150,6 +157,15 @@ impl Engine {
     }
 }
 
+/// The constraints of sequences, which are given back with their next tokens.
+fn take_constraints(
+    sequences: &mut BTreeMap<SequenceId, Sequence>,
+    ids: impl Iterator<Item = SequenceId>,
+) -> BTreeMap<SequenceId, Box<Constrained>> {
+    let take = |id| Some((id, sequences.get_mut(&id)?.job.as_mut()?.constrained.take()?));
+    ids.filter_map(take).collect()
+}
+
 /// A token to be sampled.
 struct Draw<'a> {
     share: Share,
@@ -157,7 +173,22 @@ struct Draw<'a> {
     options: &'a Resolved,
     history: History<'a>,
     state: State,
+    constrained: Option<Box<Constrained>>,
+    /// Most tokens that may come, this one included.
+    left: usize,
     outcome: Option<Result<Sampled>>,
+}
+
+impl Draw<'_> {
+    fn run(&mut self, drawable: &Drawable) {
+        let Draw { logits, options, history, state, constrained, left, outcome, .. } = self;
+        *outcome = Some(match constrained {
+            None => sample(logits, drawable, options, history, state, None),
+            Some(constrained) => constrained.draw(logits, state, *left, |logits, state, allowed| {
+                sample(logits, drawable, options, history, state, Some(allowed))
+            }),
+        });
+    }
 }
 
 /// A token that was sampled.
@@ -165,6 +196,7 @@ struct Drawn {
     share: Share,
     /// What the sampler keeps for the next one.
     state: State,
+    constrained: Option<Box<Constrained>>,
     outcome: Result<Sampled>,
 }
 
@@ -197,9 +229,7 @@ fn mark_all<'a>(model: &impl Served, mut marks: Vec<Mark<'a>>) -> Vec<Mark<'a>> 
 /// Samples for several sequences in parallel.
 fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<Drawn> {
     let drawable = model.drawable();
-    let run = |draw: &mut Draw<'_>| {
-        draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history, &mut draw.state));
-    };
+    let run = |draw: &mut Draw<'_>| draw.run(drawable);
     let done = match &mut draws[..] {
         [] => Ok(()),
         [draw] => {
@@ -216,7 +246,7 @@ fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<Drawn> {
             Ok(()) => draw.outcome?,
             Err(error) => Err(error.clone()),
         };
-        Some(Drawn { share: draw.share, state: draw.state, outcome })
+        Some(Drawn { share: draw.share, state: draw.state, constrained: draw.constrained, outcome })
     };
     draws.into_iter().filter_map(drawn).collect()
 }

@@ -114,6 +114,11 @@ impl JobText {
         Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit, reader })
     }
 
+    /// Whether the text comes after another one.
+    pub(crate) fn follows(&self) -> bool {
+        self.decoder.as_ref().is_some_and(StreamDecoder::follows)
+    }
+
     /// Adds a token (`None`: one without text). Returns the text that is certain now.
     pub(super) fn push(&mut self, token: Option<u32>) -> Result<Piece> {
         let mut text = String::new();

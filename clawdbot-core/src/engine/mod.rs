@@ -4,6 +4,7 @@
 //! steps until the event is there. Otherwise the runtime's thread runs them (`runtime/driver.rs`). A step serves *all* sequences that have work, so concurrent callers are batched
 //! together, and a single caller is a batch of one.
 
+mod constrained;
 mod controller;
 mod costs;
 mod deliver;
@@ -73,6 +74,7 @@ use crate::forward::scratch::Scratch;
 use crate::metrics::Meter;
 use crate::runtime::{Budget, SwapSpace};
 
+pub(crate) use constrained::Constrained;
 use controller::Controller;
 use costs::Costs;
 pub(crate) use draft_model::DraftModel;

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::constrained::{Constrained, MaskTimes};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
@@ -91,6 +92,8 @@ pub(crate) struct Job {
     logprobs: Vec<Logprobs>,
     /// What sampling keeps from token to token.
     pub(super) sampling: State,
+    /// What its text is constrained to; not there while a token is drawn.
+    pub(crate) constrained: Option<Box<Constrained>>,
     pub(crate) mailbox: Sender,
     pub(crate) ticket: Ticket,
     finished: bool,
@@ -140,6 +143,7 @@ impl Job {
             emitted: Said::default(),
             logprobs: Vec::new(),
             sampling: State::default(),
+            constrained: None,
             mailbox: Sender::default(),
             ticket: Ticket::default(),
             finished: false,
@@ -200,7 +204,14 @@ impl Job {
             + 2 * 4 * self.options.allowed_token_ids.as_ref().map_or(0, Vec::len)
             + 2 * self.options.dry_sequence_breakers.iter().map(String::len).sum::<usize>();
         let text = self.text.as_ref().map_or(0, JobText::bytes);
-        self.emitted.bytes() + text + self.logprobs.len() * report + events + options
+        let constrained = self.constrained.as_ref().map_or(0, |constrained| constrained.bytes());
+        self.emitted.bytes() + text + constrained + self.logprobs.len() * report + events + options
+    }
+
+    /// Most tokens that may come after `tokens` of them.
+    pub(super) fn left(&self, tokens: usize, max_context: usize) -> usize {
+        let end = self.prompt_end.saturating_add(self.options.max_tokens as usize);
+        end.min(max_context).saturating_sub(tokens)
     }
 
     /// Whether its last event is queued or already read.
@@ -303,7 +314,8 @@ impl Sequence {
         job.first_token.get_or_insert(now);
         let generated = self.tokens.len() - job.prompt_end;
         let mut reason = None;
-        if job.options.stop_token_ids.contains(&id) {
+        let ends = job.options.stop_token_ids.contains(&id);
+        if ends || job.constrained.as_ref().is_some_and(|constrained| constrained.is_over()) {
             reason = Some(FinishReason::Stop);
         } else if generated >= job.options.max_tokens as usize || self.tokens.len() >= max_context {
             reason = Some(FinishReason::Length);
@@ -311,7 +323,7 @@ impl Sequence {
         let mut said = Said::default();
         if let Some(job_text) = &mut job.text {
             // The text ends before a stop token.
-            let token = (reason != Some(FinishReason::Stop)).then_some(id);
+            let token = (!ends).then_some(id);
             let piece = match reason {
                 None => job_text.push(token),
                 Some(_) => job_text.finish(token),
@@ -350,6 +362,7 @@ impl Sequence {
             job.emitted.extend(&rest);
         }
         let Said { text, reasoning, calls: tool_calls, warnings } = std::mem::take(&mut job.emitted);
+        let masks = job.constrained.take().map_or_else(MaskTimes::default, |constrained| constrained.times());
         let completion = Completion {
             text,
             reasoning,
@@ -367,6 +380,9 @@ impl Sequence {
                 queue_seconds: (prefill_started - job.submitted).as_secs_f64(),
                 prefill_seconds: (first_token - prefill_started).as_secs_f64(),
                 decode_seconds: (now - first_token).as_secs_f64(),
+                first_mask_seconds: masks.first,
+                mask_p50_seconds: masks.p50,
+                mask_p99_seconds: masks.p99,
             },
             logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
             alternatives: Vec::new(),

@@ -9,8 +9,8 @@ use crate::event::{Completion, Event};
 use crate::forward::batch::Batch;
 use crate::forward::decoder::Pass;
 use crate::metrics::{Meters, ModelMetrics};
-use crate::options::{KvType, Resolved, RuntimeOptions};
-use crate::runtime::{Faults, Runtime};
+use crate::options::{KvType, Resolved};
+use crate::runtime::Faults;
 use crate::sampling::Drawable;
 
 const VOCAB: usize = 50;
@@ -129,8 +129,7 @@ pub(super) fn bench_that_keeps(prefix_bytes: u64, pages: u64, chunk: usize, swap
     }
     let meters = Meters::new();
     let mut engine = Engine::new(cache, 1 << 30, &budget, meters.add("m"));
-    let runtime = Runtime::new(&RuntimeOptions::default().threads(1).swap_space(swap_bytes)).unwrap();
-    let space = runtime.swap().unwrap().clone();
+    let space = SwapSpace::new(&std::env::temp_dir(), swap_bytes).unwrap();
     engine.swap_to(Some(space.clone()));
     engine.costs.forced = Some(true);
     let limits = Limits { rows: chunk, sequences: 8, whole: false, prompts: usize::MAX };

@@ -59,7 +59,7 @@ impl SwapSpace {
     ///
     /// # Errors
     /// `Io` or `NotFound` if it cannot be made.
-    pub(super) fn new(dir: &Path, bytes: u64) -> Result<Self> {
+    pub(crate) fn new(dir: &Path, bytes: u64) -> Result<Self> {
         let file =
             unnamed_file(dir).map_err(|error| Error::io(dir, error).with("option", "swap_directory"))?;
         let capacity = u32::try_from(bytes / BLOCK as u64).unwrap_or(u32::MAX);

@@ -80,6 +80,24 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
     }
 }
 
+/// Masks all tokens but those whose bit is set: `id % 32` of word `id / 32`.
+pub(super) fn keep(logits: &mut [f32], bits: &[u32]) {
+    for (at, logits) in logits.chunks_mut(32).enumerate() {
+        match bits.get(at).copied().unwrap_or(0) {
+            u32::MAX => {}
+            0 => logits.fill(f32::NEG_INFINITY),
+            word => {
+                let forbidden = |(bit, _): &(usize, &mut f32)| word >> bit & 1 == 0;
+                logits
+                    .iter_mut()
+                    .enumerate()
+                    .filter(forbidden)
+                    .for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
+        }
+    }
+}
+
 /// Masks all tokens but those of `allowed`, which is sorted.
 fn forbid_others(logits: &mut [f32], allowed: &[u32]) {
     let mut rest = 0;

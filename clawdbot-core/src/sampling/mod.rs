@@ -82,7 +82,8 @@ pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
     PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }
 
-/// Samples the next token. Overwrites `logits`, and changes `state` as that token does.
+/// Samples the next token. Overwrites `logits`, and changes `state` as that token does. `allowed`: what a constraint allows, as
+/// bits: `id % 32` of word `id / 32`. Log-probabilities are those without it.
 ///
 /// # Errors
 /// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
@@ -92,11 +93,12 @@ pub(crate) fn sample(
     options: &Resolved,
     history: &History<'_>,
     state: &mut State,
+    allowed: Option<&[u32]>,
 ) -> Result<Sampled> {
     check_finite(logits)?;
     let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, drawable, n as usize)));
     let raw = report.as_ref().map(|_| logits.to_vec());
-    let id = choose(logits, drawable, options, history, state)?;
+    let id = choose(logits, drawable, options, history, state, allowed)?;
     let logprobs = report.zip(raw).map(|((normaliser, top), raw)| {
         let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(raw[id as usize]) - normaliser) as f32 };
         Logprobs { chosen: entry(id), top: top.into_iter().map(entry).collect() }
@@ -116,7 +118,7 @@ pub(crate) fn sample_id(
     state: &mut State,
 ) -> Result<u32> {
     check_finite(logits)?;
-    choose(logits, drawable, options, history, state)
+    choose(logits, drawable, options, history, state, None)
 }
 
 /// The next token, from logits that are finite.
@@ -126,6 +128,7 @@ fn choose(
     options: &Resolved,
     history: &History<'_>,
     state: &mut State,
+    allowed: Option<&[u32]>,
 ) -> Result<u32> {
     let logits = drawable.of_tokens(logits);
     for (&id, &bias) in &options.logit_bias {
@@ -141,11 +144,14 @@ fn choose(
         }
     }
     masks::mask(logits, drawable, options, history);
+    if let Some(allowed) = allowed {
+        masks::keep(logits, allowed);
+    }
     let best = argmax(logits);
     if logits[best as usize] == f32::NEG_INFINITY {
         return Err(Error::invalid_argument(
-            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_tokens and allowed_token_ids \
-             leave no token to sample",
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
+             constraint leave no token to sample",
         ));
     }
     if options.temperature == 0.0 {

@@ -28,7 +28,7 @@ fn sample(
     options: &Resolved,
     history: &History<'_>,
 ) -> Result<Sampled> {
-    super::sample(logits, drawable, options, history, &mut State::default())
+    super::sample(logits, drawable, options, history, &mut State::default(), None)
 }
 
 const NONE: History<'static> = History { prompt: &[], output: &[] };
@@ -339,7 +339,8 @@ fn mirostat_adapts_its_threshold() {
         let mut draw = |step: usize| {
             let output = vec![0; step];
             let history = History { prompt: &[], output: &output };
-            let id = super::sample(&mut logits.to_vec(), &ALL, &options, &history, &mut state).unwrap().id;
+            let id =
+                super::sample(&mut logits.to_vec(), &ALL, &options, &history, &mut state, None).unwrap().id;
             (id, state.mirostat_mu.unwrap())
         };
         let (first, mu) = draw(0);
@@ -356,7 +357,7 @@ fn mirostat_adapts_its_threshold() {
     // Greedy sampling leaves it as it is.
     let mut state = State::default();
     let greedy = resolved(GenerateOptions::default().temperature(0.0));
-    super::sample(&mut logits.to_vec(), &ALL, &greedy, &NONE, &mut state).unwrap();
+    super::sample(&mut logits.to_vec(), &ALL, &greedy, &NONE, &mut state, None).unwrap();
     assert_eq!(state, State::default());
 }
 
@@ -387,7 +388,7 @@ proptest! {
         }
         let draw = || {
             let mut state = State { mirostat_mu: Some(mu) };
-            let found = super::sample(&mut logits.clone(), &ALL, &resolved, &NONE, &mut state).unwrap().id;
+            let found = super::sample(&mut logits.clone(), &ALL, &resolved, &NONE, &mut state, None).unwrap().id;
             (found, state)
         };
         let (id, state) = draw();
@@ -395,4 +396,23 @@ proptest! {
         prop_assert!(state.mirostat_mu.unwrap().is_finite());
         prop_assert_eq!(draw(), (id, state));
     }
+}
+
+#[test]
+fn a_constraint_keeps_what_it_allows() {
+    let mut logits: Vec<f32> = (0..70).map(|x| x as f32).collect();
+    masks::keep(&mut logits, &[0b101, 0, 0b10_0000]);
+    let kept: Vec<usize> = (0..70).filter(|&id| logits[id] != f32::NEG_INFINITY).collect();
+    assert_eq!(kept, [0, 2, 69]);
+    let logits: Vec<f32> = (0..40).map(|x| x as f32).collect();
+    let options = Resolved { logprobs: Some(1), ..Resolved::greedy() };
+    let bits: [u32; 2] = [u32::MAX, 0];
+    let sampled =
+        super::sample(&mut logits.clone(), &ALL, &options, &NONE, &mut State::default(), Some(&bits));
+    let Sampled { id, logprobs } = sampled.unwrap();
+    // Log-probabilities are those of all tokens.
+    assert_eq!((id, logprobs.unwrap().top[0].id), (31, 39));
+    let none =
+        super::sample(&mut logits.clone(), &ALL, &options, &NONE, &mut State::default(), Some(&[0, 0]));
+    assert_eq!(none.unwrap_err().kind(), ErrorKind::InvalidArgument);
 }

@@ -43,6 +43,11 @@ impl StreamDecoder {
         }
     }
 
+    /// Whether text has come, after which a token keeps the space that it begins with.
+    pub(crate) fn follows(&self) -> bool {
+        self.context > 0 || self.tokenizer.inner.decoding == Decoding::Bytes
+    }
+
     /// Adds the next id and returns the text that became complete, which may be empty.
     ///
     /// # Errors

@@ -8,11 +8,13 @@ mod stream;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::loaded::Loaded;
 use super::mtp::check_mtp_loaded;
 use crate::cancel::{CancelHandle, Ticket};
-use crate::engine::{Job, JobText, Scores};
+use crate::constraint::Matcher;
+use crate::engine::{Constrained, Job, JobText, Scores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
@@ -160,6 +162,9 @@ impl Session {
         let Slot { loaded, id, .. } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let breakers = dry_breakers(loaded, options)?;
+        let began = Instant::now();
+        let grammar =
+            loaded.shared.constraints.grammar(options, loaded.text.as_ref(), loaded.runtime.budget())?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
         engine.check_queue()?;
@@ -208,7 +213,15 @@ impl Session {
                 None
             }
         };
+        let constrained = grammar.map(|grammar| {
+            let (ends, left) =
+                (&resolved.stop_token_ids, (context - length).min(resolved.max_tokens as usize));
+            let matcher = Matcher::new(&grammar, ends, text.as_ref().is_some_and(JobText::follows))?;
+            Constrained::new(matcher, ends, left, began).map(Box::new)
+        });
+        let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);
+        job.constrained = constrained;
         job.quiet = delivery == Delivery::AtTheEnd;
         job.ticket = ticket;
         let replaced = whole.is_some();
