@@ -203,6 +203,16 @@
 #define CLAWDBOT_EVENT_DONE 3
 
 /**
+ * Event kind: text of the reasoning became certain.
+ */
+#define CLAWDBOT_EVENT_REASONING 4
+
+/**
+ * Event kind: a tool call is complete.
+ */
+#define CLAWDBOT_EVENT_TOOL_CALL 5
+
+/**
  * Finish reason: a stop token, the model's end of sequence, or a stop text.
  */
 #define CLAWDBOT_FINISH_STOP 1
@@ -814,6 +824,13 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   already there is not doubled. Sessions take this when text is appended. Default: true for text, false for a chat,
  *   whose template adds its own.
  * - skip_special_tokens (true or false): Leave special tokens out of the completion's text. Default: true.
+ * - tool_format (one of auto, none, harmony, kimi_k2, deepseek_dsml, minimax_m2, deepseek, gemma4, function_gemma,
+ *   mistral, command, apertus, lfm2, internlm, gigachat, seed_oss, glm, qwen3_coder, nemotron, longcat, tool_calls,
+ *   olmo3, granite, hermes, functionary, pythonic, llama3_json, functools, command_r, xlam, gemma3): Format in which
+ *   tool calls are read from the output. `auto`: that of the chat template, in a chat with tools. Default: auto.
+ * - reasoning_format (one of auto, none, harmony, gemma4, command, apertus, mistral, seed_oss, apriel, granite,
+ *   kimi_vl, hunyuan, ernie, thought, think): Format in which reasoning is told from the answer. `auto`: that of the
+ *   chat template, in a chat. Default: auto.
  */
 int32_t clawdbot_model_generate_text(const clawdbot_model *model,
                                      const char *text,
@@ -1331,10 +1348,16 @@ int32_t clawdbot_event_token_id(const clawdbot_event *event, uint32_t *id, clawd
 
 /**
  * Of a token event: the text that became certain with it, whole characters only, with a NUL after it; its length goes
- * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Valid until the event is
- * freed, or the callback that was given it returns. NULL for other events and for NULL.
+ * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Of a reasoning event: its text. Valid
+ * until the event is freed, or the callback that was given it returns. NULL for other events and for NULL.
  */
 const char *clawdbot_event_text(const clawdbot_event *event, size_t *length);
+
+/**
+ * Of a tool call event: the call as a JSON object, with index, id, name and arguments (a JSON object as text); its length goes to
+ * `length`, which may be NULL. Valid as the text of an event is. NULL for other events and for NULL.
+ */
+const char *clawdbot_event_tool_call(const clawdbot_event *event, size_t *length);
 
 /**
  * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
@@ -1360,6 +1383,17 @@ void clawdbot_event_free(clawdbot_event *event);
  * completion is freed. NULL for NULL.
  */
 const char *clawdbot_completion_text(const clawdbot_completion *completion, size_t *length);
+
+/**
+ * The reasoning before the answer, as `clawdbot_completion_text` gives the text; empty if there is none.
+ */
+const char *clawdbot_completion_reasoning(const clawdbot_completion *completion, size_t *length);
+
+/**
+ * The functions that the model asks to be called: a JSON array of objects with index, id, name and arguments (a JSON object as
+ * text), as `clawdbot_completion_text` gives the text; `[]` if there are none.
+ */
+const char *clawdbot_completion_tool_calls(const clawdbot_completion *completion, size_t *length);
 
 /**
  * The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
@@ -1392,7 +1426,8 @@ int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
                                      clawdbot_error **error);
 
 /**
- * All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
+ * All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, and the options that
+ * were in force.
  */
 int32_t clawdbot_completion_json(const clawdbot_completion *completion, clawdbot_string **out, clawdbot_error **error);
 

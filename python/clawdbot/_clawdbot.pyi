@@ -788,6 +788,10 @@ class Model:
           there is not doubled. Sessions take this when text is appended. Default: True for text, False for a chat,
           whose template adds its own.
         - skip_special_tokens: Leave special tokens out of the completion's text. Default: True.
+        - tool_format: Format in which tool calls are read from the output. `auto`: that of the chat template, in a chat
+          with tools. Default: auto.
+        - reasoning_format: Format in which reasoning is told from the answer. `auto`: that of the chat template, in a
+          chat. Default: auto.
         """
     @overload
     def generate(

@@ -82,6 +82,12 @@ class GenerateOptions(TypedDict, total=False):
     own."""
     skip_special_tokens: bool | None
     """Leave special tokens out of the completion's text. Default: True."""
+    tool_format: Literal["auto", "none", "harmony", "kimi_k2", "deepseek_dsml", "minimax_m2", "deepseek", "gemma4", "function_gemma", "mistral", "command", "apertus", "lfm2", "internlm", "gigachat", "seed_oss", "glm", "qwen3_coder", "nemotron", "longcat", "tool_calls", "olmo3", "granite", "hermes", "functionary", "pythonic", "llama3_json", "functools", "command_r", "xlam", "gemma3"] | None
+    """Format in which tool calls are read from the output. `auto`: that of the chat template, in a chat with tools.
+    Default: auto."""
+    reasoning_format: Literal["auto", "none", "harmony", "gemma4", "command", "apertus", "mistral", "seed_oss", "apriel", "granite", "kimi_vl", "hunyuan", "ernie", "thought", "think"] | None
+    """Format in which reasoning is told from the answer. `auto`: that of the chat template, in a chat. Default:
+    auto."""
 
 
 class EmbedOptions(TypedDict, total=False):
