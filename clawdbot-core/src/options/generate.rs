@@ -6,7 +6,7 @@ use super::constraint::{JsonSchema, MAX_CHOICES, at_most_one};
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
-use super::samplers::{Sampler, check_samplers};
+use super::samplers::{Asked, Sampler, check_samplers, samplers_in_force};
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
 use crate::output::{AUTO, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES};
@@ -156,6 +156,30 @@ impl GenerateOptions {
         let given = self.add_special_tokens.unwrap_or(prompt == PromptKind::Text);
         self.clone().add_special_tokens(given)
     }
+
+    /// The samplers in their order: those that are named, or all that the other options leave.
+    pub(super) fn samplers_in_force(&self) -> Vec<Sampler> {
+        samplers_in_force(self.samplers.as_deref(), self.mirostat_tau.is_some())
+    }
+
+    /// What is asked of each sampler.
+    fn asked_of_samplers(&self) -> [Asked; 12] {
+        let set = |value: Option<f32>, off: f32| value.is_some_and(|value| value != off);
+        [
+            (Sampler::Penalties, "repetition_penalty", set(self.repetition_penalty, 1.0)),
+            (Sampler::Penalties, "presence_penalty", set(self.presence_penalty, 0.0)),
+            (Sampler::Penalties, "frequency_penalty", set(self.frequency_penalty, 0.0)),
+            (Sampler::Dry, "dry_multiplier", set(self.dry_multiplier, 0.0)),
+            (Sampler::TopNSigma, "top_n_sigma", set(self.top_n_sigma, 0.0)),
+            (Sampler::Temperature, "temperature", set(self.temperature, 1.0)),
+            (Sampler::Temperature, "dynatemp_range", set(self.dynatemp_range, 0.0)),
+            (Sampler::TopK, "top_k", self.top_k.is_some_and(|k| k > 0)),
+            (Sampler::TopP, "top_p", set(self.top_p, 1.0)),
+            (Sampler::MinP, "min_p", set(self.min_p, 0.0)),
+            (Sampler::TypicalP, "typical_p", set(self.typical_p, 1.0)),
+            (Sampler::Xtc, "xtc_probability", set(self.xtc_probability, 0.0)),
+        ]
+    }
 }
 
 /// What is inside of texts and lists.
@@ -199,7 +223,7 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
         ));
     }
     at_most_one(options)?;
-    check_samplers(options)
+    check_samplers(options.samplers.as_deref(), options.mirostat_tau.is_some(), &options.asked_of_samplers())
 }
 
 #[cfg(test)]
@@ -304,6 +328,37 @@ mod tests {
                 let expected = format!("option {name}: expected a whole number from {range}, found ");
                 assert!(error.message().starts_with(&expected), "{error}");
             }
+        }
+    }
+
+    #[test]
+    fn samplers_keep_their_order_and_an_option_without_effect_is_an_error() {
+        let order = json!({"samplers": ["dry", "penalties", "top_p", "temperature"], "top_p": 0.5});
+        let expected = [Sampler::Dry, Sampler::Penalties, Sampler::TopP, Sampler::Temperature];
+        assert_eq!(parse(order).unwrap().samplers_in_force(), expected);
+        assert!(parse(json!({"samplers": []})).is_ok());
+        assert!(parse(json!({"samplers": ["top_k"], "top_p": 1, "min_p": 0, "temperature": 1})).is_ok());
+        for (bad, words) in [
+            (
+                json!({"samplers": ["top_k", "dry"]}),
+                "penalties and dry before the others, found dry after top_k",
+            ),
+            (json!({"samplers": ["xtc", "xtc"]}), "each name once, found xtc twice"),
+            (json!({"samplers": ["top_k"], "top_p": 0.5}), "top_p too, as top_p is given"),
+            (json!({"samplers": ["top_k"], "temperature": 0}), "temperature too, as temperature is given"),
+            (
+                json!({"samplers": ["top_k"], "presence_penalty": 1}),
+                "penalties too, as presence_penalty is given",
+            ),
+            (json!({"samplers": ["top_k"], "dry_multiplier": 1}), "dry too, as dry_multiplier is given"),
+            (json!({"samplers": ["top_k"], "mirostat_tau": 5}), "no filters with mirostat_tau, found top_k"),
+            (json!({"top_k": 5, "mirostat_tau": 5}), "option top_k: expected none with mirostat_tau"),
+            (json!({"xtc_probability": 0.5, "mirostat_tau": 5}), "option xtc_probability: expected none"),
+            (json!({"samplers": ["nothing"]}), "a list of names, each one of penalties, dry, "),
+        ] {
+            let error = parse(bad).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.message().contains(words), "{error}");
         }
     }
 }

@@ -11,7 +11,7 @@ use super::constraint::JsonSchema;
 use super::defaults::GenerationDefaults;
 use super::generate::GenerateOptions;
 use super::load::Speculation;
-use super::samplers::{Sampler, samplers_in_force};
+use super::samplers::Sampler;
 use super::spec::out_of_range;
 use crate::error::Result;
 use crate::output::{AUTO, NONE};
@@ -191,7 +191,7 @@ impl Resolved {
             allowed.sort_unstable();
             allowed.dedup();
         }
-        let samplers = samplers_in_force(options);
+        let samplers = options.samplers_in_force();
         // A model's own filters give way to the samplers that are asked for.
         let off = |sampler: Sampler| !samplers.contains(&sampler);
         let temperature =
