@@ -783,6 +783,10 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   with the finish reason `deadline` and what it has generated. Default: none.
  * - speculation (one of none, ngram, draft, mtp): How tokens are guessed before they are computed, as for a model.
  *   Changes speed, not results. Default: the model's.
+ * - n (a whole number from 1 to 128): How many completions of the prompt to generate; the further ones have the seeds
+ *   after `seed`. Streams and sessions give one. Default: 1.
+ * - best_of (a whole number from 1 to 128): Generate this many, and give the `n` whose tokens have the highest mean
+ *   log-probability, best first. Default: `n`, in the order of their seeds.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely
@@ -795,11 +799,39 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   0 is off. Default: the model's, or 0.
  * - typical_p (a number above 0, at most 1): Sample only from tokens whose surprisal is closest to the entropy, until
  *   their probabilities add up to this (locally typical sampling); 1 is off. Default: the model's, or 1.
+ * - top_n_sigma (a finite number, 0 or more): Sample only from tokens whose logits are at most this many standard
+ *   deviations below the largest one; 0 is off. Default: 0.
+ * - xtc_probability (a number from 0 to 1): How often (0 to 1) likely tokens are left out: of those at least as likely
+ *   as `xtc_threshold`, only the least likely stays (exclude top choices); 0 is off. Default: 0.
+ * - xtc_threshold (a number above 0, at most 1): Probability from which on `xtc_probability` leaves tokens out.
+ *   Default: 0.1.
+ * - dynatemp_range (a finite number, 0 or more): By how much the temperature may be higher or lower: higher where many
+ *   tokens are likely, lower where few are; 0 is off. Default: 0.
+ * - dynatemp_exponent (a finite number above 0): Power of the normalized entropy that says where in `dynatemp_range`
+ *   the temperature is. Default: 1.
+ * - mirostat_tau (a finite number above 0): Keep the surprisal of the text near so many bits per token (Mirostat 2), in
+ *   place of `top_k`, `top_p` and the other filters. Default: off.
+ * - mirostat_eta (a finite number above 0): How fast Mirostat learns. Default: 0.1.
+ * - samplers (a list of names, each one of penalties, dry, top_n_sigma, temperature, top_k, top_p, min_p, typ_p, xtc):
+ *   The steps of sampling and their order. Those that are left out are not taken. Default: penalties, dry, top_n_sigma,
+ *   temperature, top_k, top_p, min_p, typ_p, xtc.
  * - repetition_penalty (a finite number above 0): Divide positive logits of tokens that occur in the prompt or the
  *   output by this, and multiply negative ones; 1 is off. Default: the model's, or 1.
  * - presence_penalty (a finite number): Subtract this from the logits of tokens that occur in the output. Default: 0.
  * - frequency_penalty (a finite number): Subtract this from the logits of tokens in the output, once for each
  *   occurrence. Default: 0.
+ * - dry_multiplier (a finite number, 0 or more): Weight of the penalty for tokens that would continue a repetition
+ *   (DRY); 0 is off. Default: 0.
+ * - dry_base (a finite number, 1 or more): The DRY penalty grows by this factor with each repeated token. Default:
+ *   1.75.
+ * - dry_allowed_length (a whole number from 1 to 4294967295): Repetitions of fewer tokens than this get no DRY penalty.
+ *   Default: 2.
+ * - dry_penalty_last_n (a whole number from 1 to 4294967295): How many of the latest tokens DRY looks for repetitions
+ *   in. Default: all, those of the prompt included.
+ * - dry_sequence_breakers (a list of at most 64 texts): Texts that end a repetition for DRY: tokens that have one of
+ *   them in their text are not compared, and get no penalty. Default: a line break, `:`, `"` and `*`.
+ * - allowed_token_ids (a list of at most 1048576 token ids): The only tokens that are generated. Without an
+ *   end-of-sequence token among them, the text ends at `max_tokens`. Default: all.
  * - suppress_tokens (a list of at most 1048576 token ids): Tokens that are never generated. Default: the model's.
  * - begin_suppress_tokens (a list of at most 1048576 token ids): Tokens that are never generated as the first token.
  *   Default: the model's.
@@ -990,6 +1022,26 @@ int32_t clawdbot_model_logits_with(const clawdbot_model *model,
                                    size_t capacity,
                                    size_t *needed,
                                    clawdbot_error **error);
+
+/**
+ * How likely `count` continuations of a prompt are, as JSON: an array with an object for each, which has `token_ids`,
+ * `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one), `logprob` (their sum)
+ * and `is_greedy` (all are). The prompt is computed once, and gets the tokenizer's special tokens; continuations are tokenized
+ * together with it.
+ *
+ * `lengths` may be NULL if all continuations are NUL-terminated. `adapter` is the name of a loaded adapter, or NULL. `cancel` may
+ * be NULL; a call that it stops, within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_score_json(const clawdbot_model *model,
+                                  const char *prompt,
+                                  size_t prompt_length,
+                                  const char *const *continuations,
+                                  const size_t *lengths,
+                                  size_t count,
+                                  const char *adapter,
+                                  const clawdbot_cancel_handle *cancel,
+                                  clawdbot_string **out,
+                                  clawdbot_error **error);
 
 /**
  * Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has

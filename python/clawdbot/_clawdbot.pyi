@@ -750,6 +750,10 @@ class Model:
           has generated. Default: none.
         - speculation: How tokens are guessed before they are computed, as for a model. Changes speed, not results.
           Default: the model's.
+        - n: How many completions of the prompt to generate; the further ones have the seeds after `seed`. Streams and
+          sessions give one. Value: a whole number from 1 to 128. Default: 1.
+        - best_of: Generate this many, and give the `n` whose tokens have the highest mean log-probability, best first.
+          Value: a whole number from 1 to 128. Default: `n`, in the order of their seeds.
         - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
           model's, or until the context is full.
         - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:
@@ -763,11 +767,39 @@ class Model:
           number from 0 to 1. Default: the model's, or 0.
         - typical_p: Sample only from tokens whose surprisal is closest to the entropy, until their probabilities add up
           to this (locally typical sampling); 1 is off. Value: a number above 0, at most 1. Default: the model's, or 1.
+        - top_n_sigma: Sample only from tokens whose logits are at most this many standard deviations below the largest
+          one; 0 is off. Value: a finite number, 0 or more. Default: 0.
+        - xtc_probability: How often (0 to 1) likely tokens are left out: of those at least as likely as
+          `xtc_threshold`, only the least likely stays (exclude top choices); 0 is off. Value: a number from 0 to 1.
+          Default: 0.
+        - xtc_threshold: Probability from which on `xtc_probability` leaves tokens out. Value: a number above 0, at most
+          1. Default: 0.1.
+        - dynatemp_range: By how much the temperature may be higher or lower: higher where many tokens are likely, lower
+          where few are; 0 is off. Value: a finite number, 0 or more. Default: 0.
+        - dynatemp_exponent: Power of the normalized entropy that says where in `dynatemp_range` the temperature is.
+          Value: a finite number above 0. Default: 1.
+        - mirostat_tau: Keep the surprisal of the text near so many bits per token (Mirostat 2), in place of `top_k`,
+          `top_p` and the other filters. Value: a finite number above 0. Default: off.
+        - mirostat_eta: How fast Mirostat learns. Value: a finite number above 0. Default: 0.1.
+        - samplers: The steps of sampling and their order. Those that are left out are not taken. Default: penalties,
+          dry, top_n_sigma, temperature, top_k, top_p, min_p, typ_p, xtc.
         - repetition_penalty: Divide positive logits of tokens that occur in the prompt or the output by this, and
           multiply negative ones; 1 is off. Value: a finite number above 0. Default: the model's, or 1.
         - presence_penalty: Subtract this from the logits of tokens that occur in the output. Default: 0.
         - frequency_penalty: Subtract this from the logits of tokens in the output, once for each occurrence. Default:
           0.
+        - dry_multiplier: Weight of the penalty for tokens that would continue a repetition (DRY); 0 is off. Value: a
+          finite number, 0 or more. Default: 0.
+        - dry_base: The DRY penalty grows by this factor with each repeated token. Value: a finite number, 1 or more.
+          Default: 1.75.
+        - dry_allowed_length: Repetitions of fewer tokens than this get no DRY penalty. Value: a whole number from 1 to
+          4294967295. Default: 2.
+        - dry_penalty_last_n: How many of the latest tokens DRY looks for repetitions in. Value: a whole number from 1
+          to 4294967295. Default: all, those of the prompt included.
+        - dry_sequence_breakers: Texts that end a repetition for DRY: tokens that have one of them in their text are not
+          compared, and get no penalty. Default: a line break, `:`, `"` and `*`.
+        - allowed_token_ids: The only tokens that are generated. Without an end-of-sequence token among them, the text
+          ends at `max_tokens`. Default: all.
         - suppress_tokens: Tokens that are never generated. Default: the model's.
         - begin_suppress_tokens: Tokens that are never generated as the first token. Default: the model's.
         - bad_words_ids: Sequences of tokens that are never generated. One that is only an end-of-sequence token has no
