@@ -3,13 +3,14 @@
 //!
 //! `cargo bench -p clawdbot-core --bench structured -- TOKENIZER FILE.jsonl...`; each line of a file is an object with
 //! `schema`, a name (`name`, or `keyword` and `description`) and `tests`: objects with `data` and `valid`. With
-//! `--list`, refused schemas and wrong instances are named.
+//! `--list`, refused schemas and wrong instances are named; with `--limit`, texts have a limit on their tokens, so that
+//! the shortest completion is known after each.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use clawdbot_core::constraint::{Constraint, ConstraintSpec, Matcher, Vocabulary};
+use clawdbot_core::constraint::{Accepted, Constraint, ConstraintSpec, Matcher, Vocabulary};
 use clawdbot_core::{AddSpecialTokens, Tokenizer};
 use serde_json::{Map, Value};
 
@@ -24,6 +25,11 @@ struct Found {
     compile: Vec<Duration>,
     first: Vec<Duration>,
     masks: Vec<Duration>,
+    accepts: Vec<Duration>,
+    /// Texts for which no completion was found.
+    unclosed: Vec<String>,
+    /// Tokens that a text may have.
+    limit: Option<usize>,
 }
 
 fn main() {
@@ -44,7 +50,8 @@ fn main() {
     );
     for file in files {
         let lines = std::fs::read_to_string(file).expect("a file");
-        let mut found = Found::default();
+        let limit = flags.iter().any(|flag| flag == "--limit").then_some(1 << 20);
+        let mut found = Found { limit, ..Found::default() };
         for line in lines.lines() {
             let group: Value = serde_json::from_str(line).expect("JSON");
             found.group(&group, &vocabulary);
@@ -85,8 +92,9 @@ impl Found {
         for test in group["tests"].as_array().into_iter().flatten() {
             let valid = test["valid"] == true;
             // Which of several orders of keys a constraint allows is a matter of the alternative.
-            let orders: Vec<Value> =
-                (0..6).map(|of| written(&test["data"], &[schema], &Order { root: schema, of })).collect();
+            let orders: Vec<Value> = (0..if self.limit.is_some() { 1 } else { 6 })
+                .map(|of| written(&test["data"], &[schema], &Order { root: schema, of }))
+                .collect();
             for pretty in if valid { &[false, true][..] } else { &[false] } {
                 self.instances += 1;
                 let (mut text, mut accepted, mut at) = (String::new(), false, 0);
@@ -119,15 +127,24 @@ impl Found {
         let ids = vocabulary.tokenizer().encode(text, AddSpecialTokens::No).expect("tokens");
         for (at, &id) in ids.iter().enumerate() {
             let before = if at == 0 { start } else { Instant::now() };
-            let allowed = match matcher.mask(None) {
+            let allowed = match matcher.mask(self.limit) {
                 Ok(mask) => mask.allows(id),
-                Err(error) => panic!("{text}: {error}"),
+                Err(error) => {
+                    self.unclosed.push(format!("{error}: {}", text.chars().take(200).collect::<String>()));
+                    return (false, at);
+                }
             };
             if at == 0 { &mut self.first } else { &mut self.masks }.push(before.elapsed());
             if !allowed {
                 return (false, at);
             }
-            matcher.accept(id, None).expect("allowed");
+            let before = Instant::now();
+            let accepted = matcher.accept(id, self.limit);
+            self.accepts.push(before.elapsed());
+            if !accepted.is_ok_and(|accepted| accepted == Accepted::Yes) {
+                self.unclosed.push(text.chars().take(200).collect());
+                return (false, at);
+            }
         }
         (matcher.is_complete().expect("runs"), ids.len())
     }
@@ -146,13 +163,18 @@ impl Found {
             self.wrongly_accepted.len(),
             self.wrongly_forbidden.len()
         );
+        println!("  texts without a completion: {}", self.unclosed.len());
         if list {
+            self.unclosed.iter().for_each(|text| println!("    no completion: {text}"));
             self.wrongly_accepted.iter().for_each(|name| println!("    accepted: {name}"));
             self.wrongly_forbidden.iter().for_each(|name| println!("    forbidden: {name}"));
         }
-        for (what, times) in
-            [("compile", &mut self.compile), ("first mask", &mut self.first), ("mask", &mut self.masks)]
-        {
+        for (what, times) in [
+            ("compile", &mut self.compile),
+            ("first mask", &mut self.first),
+            ("mask", &mut self.masks),
+            ("accept", &mut self.accepts),
+        ] {
             times.sort_unstable();
             let at = |share: f64| {
                 let index = (times.len() as f64 * share) as usize;

@@ -19,6 +19,8 @@ const MAX_BYTES: usize = 16 << 10;
 const MAX_TRIED: usize = 100_000;
 /// Ways of one length that are kept there.
 const MAX_WAYS: usize = 64;
+/// States of a text whose end is searched.
+const MAX_TEXT_STATES: usize = 128;
 /// Ends of the last completion that are tried.
 const MAX_ENDS: usize = 24;
 
@@ -98,12 +100,11 @@ impl Search<'_> {
                 return Ok(Some(path));
             }
             let next = self.preferred()?;
-            match next {
-                Some(byte) if path.len() < MAX_BYTES && !loops(&path, byte) && self.push(&[byte])? => {
-                    path.push(byte);
-                }
-                _ => return self.all_ways(),
+            let room = !next.is_empty() && path.len() < MAX_BYTES && !loops(&path, &next);
+            if !room || !self.push(&next)? {
+                return self.all_ways();
             }
+            path.extend_from_slice(&next);
         }
     }
 
@@ -123,20 +124,67 @@ impl Search<'_> {
         Ok(None)
     }
 
-    /// The byte that is likely to complete the text soon: what ends a string, an object, a list; then short values.
-    fn preferred(&mut self) -> Result<Option<u8>> {
+    /// Bytes that are likely to complete the text soon: what ends a string, an object, a list; then short values.
+    fn preferred(&mut self) -> Result<Vec<u8>> {
         let pending = guarded(|| self.parser.has_pending_lexeme_bytes())?;
-        let order: &[u8] = if pending { b"\"}]" } else { b"}]" };
-        if let Some(byte) = self.first_of(order.iter().copied())? {
-            // Inside of a string that may not end yet, these are characters: others read better.
-            let text = pending && byte != b'"' && self.first_of([b'a'].into_iter())?.is_some();
-            return Ok(Some(if text { b'a' } else { byte }));
+        if pending {
+            if let Some(byte) = self.first_of([b'"'].into_iter())? {
+                return Ok(vec![byte]);
+            }
+            // Inside of a text brackets are characters; after a number they are not.
+            let text = self.first_of([b'a'].into_iter())?.is_some();
+            let after = self.first_of(b"}],".iter().copied())?;
+            match after {
+                Some(byte) if !text => return Ok(vec![byte]),
+                _ => {}
+            }
+            if let Some(end) = self.end_of_text()? {
+                return Ok(end);
+            }
+        } else if let Some(byte) = self.first_of(b"}]".iter().copied())? {
+            return Ok(vec![byte]);
         }
-        let values = *b"\"0nt1234567,:[{a- ";
-        match self.first_of(values.into_iter())? {
-            Some(byte) => Ok(Some(byte)),
-            None => self.first_of(0..=254),
-        }
+        let values = *b"\"0nta1234567,:[{f- ";
+        let byte = match self.first_of(values.into_iter())? {
+            Some(byte) => Some(byte),
+            None => self.first_of(0..=254)?,
+        };
+        Ok(byte.into_iter().collect())
+    }
+
+    /// The shortest end of a text in quotation marks. While the parser stays in it, the lexer's state is the whole state.
+    fn end_of_text(&mut self) -> Result<Option<Vec<u8>>> {
+        guarded(|| {
+            self.parser.with_recognizer(|recognizer| {
+                recognizer.trie_started("end");
+                let mut seen = HashSet::new();
+                let (mut nodes, mut at) = (vec![Vec::new()], 0);
+                let mut found = None;
+                while let Some(node) = nodes.get(at).filter(|_| at < MAX_TEXT_STATES).cloned() {
+                    at += 1;
+                    let pushed = node.iter().take_while(|&&byte| recognizer.try_push_byte(byte)).count();
+                    if recognizer.byte_allowed(b'"') {
+                        found = Some([&node[..], b"\""].concat());
+                    } else {
+                        // Letters first: they read best. After a backslash, the quotation mark would not be the end.
+                        for byte in (b'a'..=b'z').chain(b' '..=b'[').chain(b']'..=b'`').chain(b'{'..=0xfe) {
+                            if recognizer.try_push_byte(byte) {
+                                if seen.insert(recognizer.lexer_state()) {
+                                    nodes.push([&node[..], &[byte]].concat());
+                                }
+                                recognizer.pop_bytes(1);
+                            }
+                        }
+                    }
+                    recognizer.pop_bytes(pushed);
+                    if found.is_some() {
+                        break;
+                    }
+                }
+                recognizer.trie_finished();
+                found
+            })
+        })
     }
 
     /// All ways, the shortest first. Of ways of one length that leave the lexer in the same state, one is kept.
@@ -237,7 +285,11 @@ impl Search<'_> {
 }
 
 /// Whether the preferred bytes repeat: a way that leads nowhere. Runs that a schema asks for are shorter.
-fn loops(path: &[u8], byte: u8) -> bool {
+fn loops(path: &[u8], next: &[u8]) -> bool {
     const RUN: usize = 4096;
-    path.len() >= RUN && path[path.len() - RUN..].iter().all(|&earlier| earlier == byte)
+    let (Some(earlier), [byte]) = (path.len().checked_sub(RUN).and_then(|from| path.get(from..)), next)
+    else {
+        return false;
+    };
+    earlier.iter().all(|earlier| earlier == byte)
 }
