@@ -9,7 +9,11 @@ fn main() {
             format!("-Wl,-install_name,@rpath/{}", name.as_deref().unwrap_or("libclawdbot.dylib"))
         }
         Ok("windows") | Err(_) => return,
-        Ok(_) => format!("-Wl,-soname,{}", name.as_deref().unwrap_or("libclawdbot.so")),
+        Ok(_) => {
+            // The core's dependency for constraints has C functions of its own, which are not this library's.
+            println!("cargo:rustc-cdylib-link-arg=-Wl,--exclude-libs,ALL");
+            format!("-Wl,-soname,{}", name.as_deref().unwrap_or("libclawdbot.so"))
+        }
     };
     println!("cargo:rustc-cdylib-link-arg={argument}");
 }

@@ -22,7 +22,7 @@ KINDS = [
 
 def test_the_numbers_are_those_of_the_core():
     assert sorted(kind.code for kind in KINDS) == list(range(1, len(KINDS) + 1))
-    assert len(KINDS) == 23
+    assert len(KINDS) == 24
     assert clawdbot.InvalidArgument.code == 1
     assert clawdbot.Internal.code == 20
 
