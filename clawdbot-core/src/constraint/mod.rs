@@ -26,3 +26,5 @@ pub use vocabulary::Vocabulary;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_schemas;

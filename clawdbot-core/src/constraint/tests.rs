@@ -39,7 +39,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_bytes(json.to_string().as_bytes()).expect("well formed")
 }
 
-fn vocabulary() -> Arc<Vocabulary> {
+pub(super) fn vocabulary() -> Arc<Vocabulary> {
     Arc::new(Vocabulary::new(&tokenizer()).expect("supported"))
 }
 
@@ -47,7 +47,7 @@ fn constraint(spec: ConstraintSpec) -> Constraint {
     Constraint::with(&vocabulary(), &spec).expect("compiles")
 }
 
-fn schema(schema: Value) -> Constraint {
+pub(super) fn schema(schema: Value) -> Constraint {
     constraint(ConstraintSpec::JsonSchema(schema))
 }
 

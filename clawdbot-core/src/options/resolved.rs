@@ -404,13 +404,27 @@ mod tests {
             room: 99,
             speculation: Speculation::None,
         };
+        // Of these, one at a time.
+        let constraints = json!({
+            "json_schema": {"type": "object"}, "json_object": true, "regex": "a", "grammar": "start: \"a\"",
+            "choices": ["a"],
+        });
+        let constraints = constraints.as_object().unwrap();
         let unset = GenerateOptions::default().to_json();
         // Mirostat is instead of others.
         for &name in GenerateOptions::NAMES.iter().filter(|name| **name != "mirostat_tau") {
-            assert_ne!(given[name], unset[name], "{name}: expected another value than its default");
+            let given = constraints.get(name).unwrap_or(&given[name]);
+            assert_ne!(*given, unset[name], "{name}: expected another value than its default");
         }
-        let options = parse(given.clone()).unwrap();
-        assert_eq!(Value::Object(Resolved::new(&options, &context).unwrap().to_json()), given);
+        for (name, value) in constraints {
+            let mut given = given.clone();
+            for other in constraints.keys() {
+                given[other] = unset[other].clone();
+            }
+            given[name] = value.clone();
+            let options = parse(given.clone()).unwrap();
+            assert_eq!(Value::Object(Resolved::new(&options, &context).unwrap().to_json()), given);
+        }
         let options = GenerateOptions::default().for_prompt(PromptKind::Text);
         assert_eq!(Resolved::new(&options, &context).unwrap().to_json()["add_special_tokens"], true);
         let mirostat = GenerateOptions::default().temperature(0.5).mirostat_tau(5.0);

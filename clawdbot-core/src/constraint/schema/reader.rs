@@ -333,3 +333,82 @@ fn unescaped(pointer: &str) -> String {
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_enforced_is_named_with_its_place() {
+        for (schema, keyword, place) in [
+            (json!({"not": {}}), "not", "#"),
+            (json!({"properties": {"a/b": {"uniqueItems": true}}}), "uniqueItems", "#/properties/a~1b"),
+            (json!({"anyOf": [{}, {"format": "color"}]}), "format", "#/anyOf/1"),
+            (json!({"items": [{}]}), "a schema", "#/items"),
+            (json!({"additionalItems": {}}), "additionalItems", "#"),
+            (json!({"$ref": "http://example.com/schema"}), "$ref", "#"),
+            (json!({"$ref": "#name"}), "$ref", "#"),
+            (json!({"$ref": "#/$defs/none"}), "$ref", "#"),
+            (json!({"$schema": "http://example.com/schema"}), "$schema", "#"),
+            (json!({"const": 9_007_199_254_740_993_i64}), "const", "#"),
+            (json!({"const": {"a": "\u{1}"}}), "const", "#"),
+            (json!({"properties": {"\u{7f}": {}}}), "properties", "#"),
+            (json!({"enum": []}), "enum", "#"),
+            (json!({"type": "text"}), "type", "#"),
+            (json!({"minLength": -1}), "minLength", "#"),
+            (json!({"multipleOf": 0}), "multipleOf", "#"),
+            (json!({"minProperties": 2, "required": []}), "minProperties", "#"),
+            (json!({"pattern": "(?=a)"}), "pattern", "#"),
+            (json!({"allOf": []}), "allOf", "#"),
+            (json!({"exclusiveMinimum": true, "minimum": 1}), "exclusiveMinimum", "#"),
+            (json!([]), "a schema", "#"),
+        ] {
+            let error = read(&schema).expect_err("refused");
+            assert_eq!(error.detail()["keyword"], keyword, "{error}");
+            assert_eq!(error.detail()["place"], place, "{error}");
+            let start = format!("option json_schema: {keyword} at \"{place}\": expected ");
+            assert!(error.message().starts_with(&start), "{error}");
+        }
+    }
+
+    #[test]
+    fn siblings_of_references_are_as_the_draft_says() {
+        let schema = |draft: &str| {
+            json!({"$schema": draft, "properties": {"a": {"$ref": "#/definitions/b", "maxLength": 2, "title": "c"}},
+                "definitions": {"b": {"type": "string"}}})
+        };
+        assert_eq!(
+            read(&schema("https://json-schema.org/draft/2020-12/schema")).expect("enforced"),
+            json!({"properties": {"a": {"$ref": "#/$defs/r0", "maxLength": 2}}, "$defs": {"r0": {"type": "string"}}})
+        );
+        let error = read(&schema("http://json-schema.org/draft-07/schema#")).expect_err("refused");
+        assert_eq!(error.detail()["keyword"], "maxLength");
+    }
+
+    #[test]
+    fn older_drafts_are_rewritten() {
+        let draft = "http://json-schema.org/draft-04/schema#";
+        assert_eq!(
+            read(&json!({"$schema": draft, "minimum": 3, "exclusiveMinimum": true, "items": [{}, {"$ref": "#"}],
+                "additionalItems": false, "minItems": 1.0, "enum": [1.0], "description": "x"}))
+            .expect("enforced"),
+            json!({"minimum": 3, "exclusiveMinimum": 3, "prefixItems": [{}, {"$ref": "#/$defs/r0"}], "items": false,
+                "minItems": 1, "enum": [1], "$defs": {"r0": {"minimum": 3, "exclusiveMinimum": 3,
+                "prefixItems": [{}, {"$ref": "#/$defs/r0"}], "items": false, "minItems": 1, "enum": [1]}}})
+        );
+        let format = read(&json!({"format": "date", "allOf": [{"minLength": 1}]})).expect("enforced");
+        assert_eq!(format["allOf"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn schemas_are_bounded() {
+        let mut deep = json!({});
+        for _ in 0..200 {
+            deep = json!({ "items": deep });
+        }
+        let wide = json!({"enum": vec![1; limits::MAX_VALUES]});
+        for schema in [deep, wide] {
+            assert!(read(&schema).expect_err("refused").message().contains("found more"));
+        }
+    }
+}

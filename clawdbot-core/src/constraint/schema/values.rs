@@ -40,7 +40,9 @@ pub(super) fn number(value: &Value) -> Result<Value, String> {
 }
 
 fn number_of(number: &Number) -> Result<Value, String> {
-    let value = number.as_f64().filter(|value| value.is_finite() && value.abs() <= EXACT);
+    // As f64, larger whole numbers would be rounded to this bound.
+    let whole = number.as_i128().is_none_or(|whole| whole.unsigned_abs() <= 1 << 53);
+    let value = number.as_f64().filter(|value| whole && value.is_finite() && value.abs() <= EXACT);
     let value = value.ok_or_else(|| format!("expected a number of at most 2^53, found {number}"))?;
     if value.fract() == 0.0 {
         // At most 2^53, so it fits.
