@@ -32,6 +32,18 @@ fn limits() -> ParserLimits {
     }
 }
 
+/// What the parser's crate says of JSON Schemas, and what that means here.
+const REASONS: [(&str, &str); 5] = [
+    (
+        "oneOf constraints",
+        "oneOf: expected alternatives that differ in type, constants or a required property",
+    ),
+    ("Unsatisfiable schema", "expected a schema that some value satisfies, found none"),
+    ("circular references", "$ref: expected no keywords next to references that lead back to themselves"),
+    ("are not disjoint", "patternProperties: expected patterns that no name matches two of"),
+    ("min/maxProperties", "minProperties and maxProperties: expected all properties to be required"),
+];
+
 /// A constraint for the tokens of a model, from which each sequence makes a [`Matcher`](super::Matcher). Compiled once;
 /// sequences share nothing that they change.
 pub struct Grammar {
@@ -88,7 +100,9 @@ impl Grammar {
 fn compile(spec: &ConstraintSpec, vocabulary: &Arc<Vocabulary>) -> Result<Parser> {
     let option = spec.option();
     let refused = |reason: String| {
-        let reason = reason.lines().next().unwrap_or_default().to_owned();
+        let reason = reason.lines().next().unwrap_or_default();
+        let known = REASONS.iter().find(|(theirs, _)| reason.contains(theirs));
+        let reason = known.map_or(reason, |(_, ours)| ours);
         Error::invalid_constraint(format!("option {option}: {reason}")).with("option", option)
     };
     let grammar = GrammarInit::Serialized(spec.read()?);

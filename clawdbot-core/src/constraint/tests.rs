@@ -205,6 +205,23 @@ fn texts_are_complete_when_nothing_is_left() {
 }
 
 #[test]
+fn what_the_grammar_refuses_is_said_in_words() {
+    for (schema, reason) in [
+        (json!({"oneOf": [{"minimum": 1}, {"maximum": 2}]}), "oneOf: expected alternatives"),
+        (
+            json!({"type": "string", "minLength": 2, "maxLength": 1}),
+            "expected a schema that some value satisfies",
+        ),
+        (json!({"patternProperties": {"^a": {}, "b$": {}}}), "patternProperties: expected"),
+        (json!({"properties": {"a": {}}, "maxProperties": 3}), "minProperties and maxProperties: expected"),
+    ] {
+        let error =
+            Constraint::with(&vocabulary(), &ConstraintSpec::JsonSchema(schema)).expect_err("refused");
+        assert!(error.message().starts_with(&format!("option json_schema: {reason}")), "{error}");
+    }
+}
+
+#[test]
 fn constraints_that_cannot_be_are_refused() {
     for spec in [
         ConstraintSpec::JsonSchema(json!(false)),

@@ -222,7 +222,14 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
             "none, or an empty text",
         ));
     }
-    at_most_one(options)?;
+    let constraints = [
+        ("json_schema", options.json_schema.is_some()),
+        ("json_object", options.json_object),
+        ("regex", options.regex.is_some()),
+        ("grammar", options.grammar.is_some()),
+        ("choices", options.choices.is_some()),
+    ];
+    at_most_one(constraints.into_iter().filter_map(|(name, given)| given.then_some(name)))?;
     check_samplers(options.samplers.as_deref(), options.mirostat_tau.is_some(), &options.asked_of_samplers())
 }
 
@@ -359,6 +366,31 @@ mod tests {
             let error = parse(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);
             assert!(error.message().contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn schemas_are_values_or_text() {
+        let schema = json!({"type": "object"});
+        for given in [schema.clone(), schema.to_string().into()] {
+            let options = parse(json!({ "json_schema": given })).expect("a schema");
+            assert_eq!(options.json_schema.as_ref().map(JsonSchema::value), Some(&schema));
+            assert_eq!(parse(Value::Object(options.to_json())).expect("its own JSON"), options);
+        }
+        for bad in [json!([]), json!(1), json!("{"), json!("3")] {
+            let error = parse(json!({ "json_schema": bad })).expect_err("no schema");
+            assert!(error.message().starts_with("option json_schema: expected a JSON Schema"), "{error}");
+        }
+    }
+
+    #[test]
+    fn there_is_one_at_most() {
+        let error = parse(json!({"json_object": true, "regex": "a"})).expect_err("two");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(error.message(), "option regex: expected no other constraint, found json_object too");
+        assert!(parse(json!({"json_object": false, "choices": ["a"]})).is_ok());
+        for bad in [json!([]), json!([""]), json!("a")] {
+            assert!(parse(json!({ "choices": bad })).is_err(), "{bad}");
         }
     }
 }

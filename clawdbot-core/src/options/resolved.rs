@@ -405,7 +405,7 @@ mod tests {
             speculation: Speculation::None,
         };
         // Of these, one at a time.
-        let constraints = json!({
+        let constraints = serde_json::json!({
             "json_schema": {"type": "object"}, "json_object": true, "regex": "a", "grammar": "start: \"a\"",
             "choices": ["a"],
         });

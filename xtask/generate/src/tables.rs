@@ -79,12 +79,8 @@ fn values(option: &OptionSpec) -> String {
 }
 
 fn row(option: &OptionSpec) -> String {
-    let cells = [
-        format!("`{}`", option.name),
-        values(option),
-        option.default.to_owned(),
-        option.documentation(),
-    ];
+    let cells =
+        [format!("`{}`", option.name), values(option), option.default.to_owned(), option.documentation()];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
