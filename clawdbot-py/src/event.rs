@@ -346,7 +346,7 @@ plain_data! {
             &self.core.token_ids
         }
 
-        /// Why it ended: `stop`, `length` or `cancelled`.
+        /// Why it ended: `stop`, `length`, `cancelled` or `deadline`.
         #[getter]
         fn finish_reason(&self) -> &'static str {
             self.core.finish_reason.name()

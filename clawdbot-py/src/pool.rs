@@ -70,7 +70,9 @@ impl ModelPool {
     /// or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
     ///
     /// One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
-    /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`.
+    /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody. `add` does not
+    /// look at files: a path that is missing (`NotFound`) and options that the model or an instance cannot have (`InvalidArgument`)
+    /// are errors of the first `get`.
     #[pyo3(signature = (name, timeout=0.0))]
     fn get(&self, py: Python<'_>, name: String, timeout: f64) -> PyResult<Model> {
         let (wait, cancel) = (seconds(timeout, "timeout")?, core::CancelHandle::default());
@@ -88,8 +90,8 @@ impl ModelPool {
         py.detach(|| self.0.remove(name)).map_err(to_py)
     }
 
-    /// All models by name, as dicts: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`, `users` of each instance,
-    /// `idle_seconds`.
+    /// A list of dicts, one for each model, sorted by name: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`,
+    /// `users` (a list, one number for each instance), `idle_seconds` (None while it is used, or was not yet).
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let status = py.detach(|| self.0.status());
         objects::to_py_object(py, &serde_json::json!(status))

@@ -254,7 +254,7 @@ class Completion:
         """The generated tokens, a stop token included."""
     @property
     def finish_reason(self) -> Literal["stop", "length", "cancelled", "deadline"]:
-        """Why it ended: `stop`, `length` or `cancelled`."""
+        """Why it ended: `stop`, `length`, `cancelled` or `deadline`."""
     @property
     def usage(self) -> Usage:
         """Counts and times."""
@@ -427,15 +427,17 @@ class ModelPool:
         or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
 
         One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
-        `OutOfBudget`; if the loads of others took all that time, `Overloaded`.
+        `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody. `add` does not
+        look at files: a path that is missing (`NotFound`) and options that the model or an instance cannot have (`InvalidArgument`)
+        are errors of the first `get`.
         """
     def unload(self, name: str) -> bool:
         """Unloads a model that nobody uses, be it pinned. Says whether it is not loaded now."""
     def remove(self, name: str) -> None:
         """Forgets a model. Who uses it goes on, and its memory is freed with the last user."""
     def status(self) -> list[dict[str, Any]]:
-        """All models by name, as dicts: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`, `users` of each instance,
-        `idle_seconds`.
+        """A list of dicts, one for each model, sorted by name: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`,
+        `users` (a list, one number for each instance), `idle_seconds` (None while it is used, or was not yet).
         """
     @property
     def runtime(self) -> Runtime:
