@@ -91,7 +91,7 @@ impl EndSearch {
             }
             if self.quote.is_some() && byte == b'\\' && !matches!(self.quotes, Quotes::Mark(_)) {
                 // What is escaped may not be there yet; it is not ASCII, or a whole character.
-                let Some(next) = text[self.done + 1..].chars().next() else { return None };
+                let next = text[self.done + 1..].chars().next()?;
                 self.done += 1 + next.len_utf8();
                 continue;
             }
