@@ -175,7 +175,7 @@ impl Vocabulary {
 
 fn trie(tokens: Vec<Option<Vec<u8>>>) -> TokTrie {
     let words: Vec<Vec<u8>> =
-        tokens.into_iter().map(|bytes| bytes.filter(fits).unwrap_or_default()).collect();
+        tokens.into_iter().map(|bytes| bytes.filter(|bytes| fits(bytes)).unwrap_or_default()).collect();
     // No token ends a text here: which tokens do is a request's choice.
     let info = TokRxInfo::new(u32::try_from(words.len()).unwrap_or(0), llguidance::toktrie::INVALID_TOKEN);
     TokTrie::from(&info, &words)
@@ -186,7 +186,7 @@ fn trie_of_first(tokens: Vec<Option<Vec<u8>>>) -> Trie {
 }
 
 /// Tokens with the byte 0xff would be taken for special ones; no text has it.
-fn fits(bytes: &Vec<u8>) -> bool {
+fn fits(bytes: &[u8]) -> bool {
     bytes.len() <= MAX_TOKEN && !bytes.contains(&TokTrie::SPECIAL_TOKEN_MARKER)
 }
 
