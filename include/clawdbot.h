@@ -173,6 +173,11 @@
 #define CLAWDBOT_ERROR_OVERLOADED 23
 
 /**
+ * A constraint on the output (a JSON Schema, a regular expression, a grammar, choices) is malformed, uses what is not enforced, or is too large.
+ */
+#define CLAWDBOT_ERROR_INVALID_CONSTRAINT 24
+
+/**
  * Version of the binary interface that this header describes. It changes when a program has to be compiled again.
  */
 #define CLAWDBOT_ABI_VERSION 0
@@ -850,6 +855,12 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  * - stop_token_ids (a list of token ids): Tokens that end the generation, in addition to the model's end-of-sequence
  *   tokens. Default: none.
  * - ignore_eos (true or false): Treat the model's end-of-sequence tokens as ordinary tokens. Default: false.
+ * - json_schema (a JSON Schema (an object, or its text)): Generate JSON that is an instance of this JSON Schema.
+ *   Default: none.
+ * - json_object (true or false): Generate a JSON object. Default: false.
+ * - regex (a text): Generate text that this regular expression matches as a whole. Default: none.
+ * - grammar (a text): Generate text of the language of this grammar, in Lark's syntax. Default: none.
+ * - choices (a list of at most 4096 texts): Generate one of these texts. Default: none.
  * - logprobs (a whole number from 0 to 64): Report the log-probability of each generated token, and of this many most
  *   likely tokens. Default: nothing is reported.
  * - add_special_tokens (true or false): Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is

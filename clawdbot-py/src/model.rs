@@ -219,6 +219,11 @@ impl Model {
     /// - stop_token_ids: Tokens that end the generation, in addition to the model's end-of-sequence tokens. Default:
     ///   none.
     /// - ignore_eos: Treat the model's end-of-sequence tokens as ordinary tokens. Default: False.
+    /// - json_schema: Generate JSON that is an instance of this JSON Schema. Default: none.
+    /// - json_object: Generate a JSON object. Default: False.
+    /// - regex: Generate text that this regular expression matches as a whole. Default: none.
+    /// - grammar: Generate text of the language of this grammar, in Lark's syntax. Default: none.
+    /// - choices: Generate one of these texts. Default: none.
     /// - logprobs: Report the log-probability of each generated token, and of this many most likely tokens. Value: a
     ///   whole number from 0 to 64. Default: nothing is reported.
     /// - add_special_tokens: Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already

@@ -120,6 +120,16 @@ class GenerateOptions(TypedDict, total=False):
     """Tokens that end the generation, in addition to the model's end-of-sequence tokens. Default: none."""
     ignore_eos: bool | None
     """Treat the model's end-of-sequence tokens as ordinary tokens. Default: False."""
+    json_schema: Mapping[str, object] | bool | str | None
+    """Generate JSON that is an instance of this JSON Schema. Default: none."""
+    json_object: bool | None
+    """Generate a JSON object. Default: False."""
+    regex: str | None
+    """Generate text that this regular expression matches as a whole. Default: none."""
+    grammar: str | None
+    """Generate text of the language of this grammar, in Lark's syntax. Default: none."""
+    choices: str | Collection[str] | None
+    """Generate one of these texts. Default: none."""
     logprobs: int | None
     """Report the log-probability of each generated token, and of this many most likely tokens. Value: a whole
     number from 0 to 64. Default: nothing is reported."""
