@@ -384,6 +384,18 @@ typedef struct {
    * Seconds from the first token to the end.
    */
   double decode_seconds;
+  /**
+   * Seconds until it was known which first tokens a constraint allows, compiling it included; 0 without one.
+   */
+  double first_mask_seconds;
+  /**
+   * Median of the seconds that this took for each later token.
+   */
+  double mask_p50_seconds;
+  /**
+   * Their 99th percentile.
+   */
+  double mask_p99_seconds;
 } clawdbot_usage;
 
 #ifdef __cplusplus
@@ -780,8 +792,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  * `options`: NULL, or with any of these. Options that are not given come from the model's `generation_config.json`. The
  * completion reports the values that were used.
  * - adapter (a name): Name of the loaded LoRA adapter to use. Default: none.
- * - priority (a whole number from 0 to 100): Requests of higher priority are served first; among equals, groups share.
- *   Default: 50.
+ * - priority (a whole number from 0 to 100): Requests of higher priority are served first, with `driver` thread those
+ *   of other models too; among equals, groups share. Default: 50.
  * - group (a name): Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares,
  *   however many requests each has. Default: none: requests without one share a group.
  * - deadline_ms (a whole number from 0 to 18446744073709551615): Milliseconds from now after which the request ends,
@@ -1414,13 +1426,15 @@ int32_t clawdbot_event_token_id(const clawdbot_event *event, uint32_t *id, clawd
  * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Of a reasoning event: its text. Valid
  * until the event is freed, or the callback that was given it returns. NULL for other events and for NULL.
  */
-const char *clawdbot_event_text(const clawdbot_event *event, size_t *length);
+const char *clawdbot_event_text(const clawdbot_event *event,
+                                size_t *length);
 
 /**
  * Of a tool call event: the call as a JSON object, with index, id, name and arguments (a JSON object as text); its length goes to
  * `length`, which may be NULL. Valid as the text of an event is. NULL for other events and for NULL.
  */
-const char *clawdbot_event_tool_call(const clawdbot_event *event, size_t *length);
+const char *clawdbot_event_tool_call(const clawdbot_event *event,
+                                     size_t *length);
 
 /**
  * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
@@ -1456,7 +1470,8 @@ const char *clawdbot_completion_reasoning(const clawdbot_completion *completion,
  * The functions that the model asks to be called: a JSON array of objects with index, id, name and arguments (a JSON object as
  * text), as `clawdbot_completion_text` gives the text; `[]` if there are none.
  */
-const char *clawdbot_completion_tool_calls(const clawdbot_completion *completion, size_t *length);
+const char *clawdbot_completion_tool_calls(const clawdbot_completion *completion,
+                                           size_t *length);
 
 /**
  * The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
@@ -1492,7 +1507,9 @@ int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
  * All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, and the options that
  * were in force.
  */
-int32_t clawdbot_completion_json(const clawdbot_completion *completion, clawdbot_string **out, clawdbot_error **error);
+int32_t clawdbot_completion_json(const clawdbot_completion *completion,
+                                 clawdbot_string **out,
+                                 clawdbot_error **error);
 
 /**
  * Frees a completion. NULL is allowed.

@@ -745,8 +745,8 @@ class Model:
 
         Options (`GenerateOptions`):
         - adapter: Name of the loaded LoRA adapter to use. Default: none.
-        - priority: Requests of higher priority are served first; among equals, groups share. Value: a whole number from
-          0 to 100. Default: 50.
+        - priority: Requests of higher priority are served first, with `driver` thread those of other models too; among
+          equals, groups share. Value: a whole number from 0 to 100. Default: 50.
         - group: Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares,
           however many requests each has. Default: none: requests without one share a group.
         - deadline_ms: Milliseconds from now after which the request ends, with the finish reason `deadline` and what it

@@ -16,8 +16,8 @@ class GenerateOptions(TypedDict, total=False):
     adapter: str | None
     """Name of the loaded LoRA adapter to use. Default: none."""
     priority: int | None
-    """Requests of higher priority are served first; among equals, groups share. Value: a whole number from 0 to
-    100. Default: 50."""
+    """Requests of higher priority are served first, with `driver` thread those of other models too; among equals,
+    groups share. Value: a whole number from 0 to 100. Default: 50."""
     group: str | None
     """Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares, however many
     requests each has. Default: none: requests without one share a group."""
