@@ -5,6 +5,7 @@
 //! `schema`, a name (`name`, or `keyword` and `description`) and `tests`: objects with `data` and `valid`. With
 //! `--list`, refused schemas and wrong instances are named; with `--limit`, texts have a limit on their tokens, so that
 //! the shortest completion is known after each.
+#![allow(clippy::print_stdout, reason = "a bench")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -44,8 +44,10 @@ fn is_valid(text: &str) -> bool {
         && found["tags"].as_array().is_some_and(|tags| tags.len() <= 3 && tags.iter().all(tag))
 }
 
-/// Constraints, with what says whether a text satisfies them.
-fn ways() -> Vec<(GenerateOptions, fn(&str) -> bool)> {
+/// A constraint, and what says whether a text satisfies it.
+type Way = (GenerateOptions, fn(&str) -> bool);
+
+fn ways() -> Vec<Way> {
     let base = GenerateOptions::default().max_tokens(60_u32).logprobs(1_u32);
     let sampled = base.clone().temperature(1.5).seed(3_u64);
     let object = |text: &str| serde_json::from_str(text).is_ok_and(|value: Value| value.is_object());

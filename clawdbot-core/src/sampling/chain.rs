@@ -14,7 +14,7 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, random: Random, state: &m
             Sampler::Penalties | Sampler::Dry => {}
             Sampler::Temperature => candidates.heat(options),
             Sampler::TopNSigma if options.top_n_sigma > 0.0 => {
-                candidates.keep_top_n_sigma(options.top_n_sigma)
+                candidates.keep_top_n_sigma(options.top_n_sigma);
             }
             Sampler::TopK if options.top_k > 0 => candidates.keep_top_k(options.top_k as usize),
             Sampler::TopP if options.top_p < 1.0 => candidates.keep_top_p(options.top_p),

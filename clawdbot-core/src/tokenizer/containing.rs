@@ -8,9 +8,12 @@ use crate::error::Result;
 /// Lists of texts whose tokens are remembered: looking for them decodes the whole vocabulary.
 const REMEMBERED: usize = 8;
 
+/// A list of texts, with the tokens that have one of them.
+type Known = (Vec<String>, Arc<[u32]>);
+
 /// The tokens of some lists of texts, once somebody has asked.
 #[derive(Debug, Default)]
-pub(crate) struct Containing(Mutex<Vec<(Vec<String>, Arc<[u32]>)>>);
+pub(crate) struct Containing(Mutex<Vec<Known>>);
 
 impl Containing {
     /// As [`Tokenizer::containing`], remembered for the lists that were asked for last.
@@ -18,9 +21,8 @@ impl Containing {
     /// # Errors
     /// As [`Tokenizer::containing`].
     pub(crate) fn of(&self, tokenizer: &Tokenizer, texts: &[String]) -> Result<Arc<[u32]>> {
-        let known = |known: &Vec<(Vec<String>, Arc<[u32]>)>| {
-            known.iter().find(|(list, _)| list == texts).map(|(_, ids)| Arc::clone(ids))
-        };
+        let known =
+            |known: &Vec<Known>| known.iter().find(|(list, _)| list == texts).map(|(_, ids)| Arc::clone(ids));
         // Not locked while it decodes: at worst, two do so at the same time.
         if let Some(ids) = known(&self.0.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(ids);
