@@ -177,7 +177,8 @@ def test_results_are_plain_data(model):
             type(value)({"nonsense": 1})
     fields = first.to_dict()
     assert list(fields) == [
-        "text", "reasoning", "tool_calls", "warnings", "token_ids", "finish_reason", "usage", "logprobs", "options",
+        "text", "reasoning", "tool_calls", "warnings", "token_ids", "finish_reason", "usage", "logprobs",
+        "alternatives", "options",
     ]
     assert fields["usage"]["completion_tokens"] == 3
     assert fields["logprobs"][0] == first.logprobs[0].to_dict()

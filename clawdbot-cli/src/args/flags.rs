@@ -315,6 +315,7 @@ mod tests {
             OptionType::Whole { least, .. } => json!(least),
             OptionType::Bytes => json!(1 << 20),
             OptionType::Number(NumberRange::Finite) => json!(-1.5),
+            OptionType::Number(NumberRange::AtLeastOne) => json!(1.5),
             OptionType::Number(_) => json!(0.5),
             OptionType::TokenId => json!(1),
             // A chat template too.
@@ -361,7 +362,7 @@ mod tests {
                 let name = option.name;
                 let mut object = Map::from_iter([(name.to_owned(), example(option.values))]);
                 if name == "swap_directory" {
-                    object.insert("swap_space".to_owned(), json!(1));
+                    object.insert("swap_space".to_owned(), json!(1 << 20));
                 }
                 assert_eq!(read(group.name, &object).unwrap()[name], object[name], "{name}: JSON");
                 let hub = group.name == "HubOptions";
