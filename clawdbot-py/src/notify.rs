@@ -12,30 +12,44 @@ use pyo3::{PyTraverseError, PyVisit};
 
 use crate::error::to_py;
 
-/// Whom to call once when there is an event.
+/// Whom to call once when there is an event: several tasks may await one.
 #[derive(Default)]
 pub(crate) struct Listener {
-    callback: Mutex<Option<Py<PyAny>>>,
+    callbacks: Mutex<Vec<Py<PyAny>>>,
     /// Whether it waits for its call.
     queued: AtomicBool,
 }
 
 impl Listener {
-    fn lock(&self) -> MutexGuard<'_, Option<Py<PyAny>>> {
-        self.callback.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<Py<PyAny>>> {
+        self.callbacks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets `callback` be called at the next event, in place of an earlier one.
-    pub(crate) fn set(&self, callback: Option<Py<PyAny>>) {
-        let earlier = std::mem::replace(&mut *self.lock(), callback);
+    /// Lets `callback` be called at the next event.
+    pub(crate) fn add(&self, callback: Py<PyAny>) {
+        self.lock().push(callback);
+    }
+
+    /// Forgets `callback`, which need not be called any more.
+    pub(crate) fn remove(&self, callback: &Py<PyAny>) {
+        let mut callbacks = self.lock();
+        let found = callbacks.iter().position(|other| other.is(callback));
+        let removed = found.map(|at| callbacks.swap_remove(at));
         // Not with the lock: freeing may run any code.
-        drop(earlier);
+        drop(callbacks);
+        drop(removed);
+    }
+
+    /// Forgets all who wait.
+    pub(crate) fn clear(&self) {
+        let callbacks = std::mem::take(&mut *self.lock());
+        drop(callbacks);
     }
 
     /// What the garbage collector is to know.
     pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self.callback.try_lock() {
-            Ok(callback) => visit.call(callback.as_ref()),
+        match self.callbacks.try_lock() {
+            Ok(callbacks) => callbacks.iter().try_for_each(|callback| visit.call(callback)),
             Err(_) => Ok(()),
         }
     }
@@ -43,9 +57,9 @@ impl Listener {
     /// Calls who waits.
     pub(crate) fn call(&self, py: Python<'_>) {
         self.queued.store(false, Ordering::SeqCst);
-        let callback = self.lock().take();
+        let callbacks = std::mem::take(&mut *self.lock());
         // A loop that is closed has nobody who waits.
-        drop(callback.map(|callback| callback.call0(py)));
+        callbacks.into_iter().for_each(|callback| drop(callback.call0(py)));
     }
 }
 

@@ -97,21 +97,37 @@ impl Stream {
 
     /// For `clawdbot._await`: whether there is something to read, and the event, None at the end. Otherwise `callback` is
     /// called once there is, on another thread.
-    fn _poll(&self, py: Python<'_>, callback: Option<Py<PyAny>>) -> PyResult<(bool, Option<Event>)> {
+    fn _poll(&self, py: Python<'_>, callback: Py<PyAny>) -> PyResult<(bool, Option<Event>)> {
         let mut inner = self.lock_soon(py)?;
         let Some(stream) = inner.get() else { return Ok((true, None)) };
-        self.listener.set(callback);
         if !self.listens.load(Ordering::Relaxed) {
             stream.on_event(notify::ready(Arc::clone(&self.listener))?).map_err(to_py)?;
             self.listens.store(true, Ordering::Relaxed);
         }
+        // Before it looks, so that no event comes in between.
+        self.listener.add(callback.clone_ref(py));
         match stream.try_next_event() {
             Poll::Pending => Ok((false, None)),
+            Poll::Ready(Ok(None)) => {
+                drop(inner);
+                // No event will wake the others.
+                self.listener.call(py);
+                Ok((true, None))
+            }
             Poll::Ready(event) => {
-                self.listener.set(None);
+                self.listener.remove(&callback);
                 Ok((true, event.map_err(to_py)?.map(Event::from)))
             }
         }
+    }
+
+    /// For `clawdbot._await`: frees the part of the cache of a stream that has ended, unless another thread has taken it
+    /// to finish it.
+    fn _free(&self, py: Python<'_>) {
+        py.detach(|| {
+            let stream = lock(&self.inner).take();
+            drop(stream);
+        });
     }
 
     /// Asks the request to stop, from any thread. The stream then ends with a completion whose `finish_reason` is
@@ -158,7 +174,7 @@ impl Stream {
     }
 
     fn __clear__(&self) {
-        self.listener.set(None);
+        self.listener.clear();
     }
 
     fn __reduce__(&self) -> PyResult<()> {

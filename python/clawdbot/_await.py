@@ -17,11 +17,11 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def _close(stream: Stream) -> None:
-    """Closes a stream on another thread, as that may wait for the pass that is computed."""
+def _on_another_thread(free: Callable[[], None]) -> None:
+    """Closes or frees a stream where that may wait for the pass that is computed."""
     # Without an executor any more, it is closed when it is freed.
     with contextlib.suppress(RuntimeError):
-        asyncio.get_running_loop().run_in_executor(None, stream.close)
+        asyncio.get_running_loop().run_in_executor(None, free)
 
 
 async def _next(stream: Stream) -> Event | None:
@@ -32,13 +32,14 @@ async def _next(stream: Stream) -> Event | None:
         there, event = stream._poll(functools.partial(loop.call_soon_threadsafe, _wake, future))
         if there:
             if event is None:
-                _close(stream)
+                # Not closed: another thread may be finishing it.
+                _on_another_thread(stream._free)
             return event
         try:
             await future
         except asyncio.CancelledError:
             stream.cancel()
-            _close(stream)
+            _on_another_thread(stream.close)
             raise
 
 
@@ -54,6 +55,6 @@ async def completion(begin: Callable[[], Stream]) -> Completion:
     stream = await asyncio.get_running_loop().run_in_executor(None, begin)
     while (event := await _next(stream)) is not None:
         if event.completion is not None:
-            _close(stream)
+            _on_another_thread(stream.close)
             return event.completion
     raise RuntimeError("a stream without a completion")

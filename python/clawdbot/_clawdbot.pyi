@@ -316,9 +316,13 @@ class Stream:
     def __next__(self) -> Event: ...
     def __aiter__(self) -> Self: ...
     def __anext__(self) -> Coroutine[Any, Any, Event]: ...
-    def _poll(self, callback: Callable[[], object] | None) -> tuple[bool, Event | None]:
+    def _poll(self, callback: Callable[[], object]) -> tuple[bool, Event | None]:
         """For `clawdbot._await`: whether there is something to read, and the event, None at the end. Otherwise `callback` is
         called once there is, on another thread.
+        """
+    def _free(self) -> None:
+        """For `clawdbot._await`: frees the part of the cache of a stream that has ended, unless another thread has taken it
+        to finish it.
         """
     def __enter__(self) -> Self: ...
     def __exit__(

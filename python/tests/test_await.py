@@ -155,6 +155,44 @@ def test_who_awaits_a_stream_that_is_closed_finds_the_end(driven):
     assert all(event.kind == "progress" for event in asyncio.run(main()))
 
 
+def test_tasks_that_share_a_stream_all_find_the_end(driven):
+    expected = driven.generate(PROMPT, max_tokens=40, **GREEDY)
+
+    async def main():
+        stream = driven.stream(PROMPT, max_tokens=40, **GREEDY)
+
+        async def reads():
+            return [event async for event in stream]
+
+        return await asyncio.wait_for(asyncio.gather(reads(), reads(), reads()), 60)
+
+    events = [event for events in asyncio.run(main()) for event in events]
+    # Each event is read once, by one of them.
+    assert sorted(event.id for event in events if event.kind == "token") == sorted(expected.token_ids)
+    assert [event.kind for event in events].count("done") == 1
+
+
+def test_a_thread_that_finishes_it_gets_the_whole_completion(driven):
+    expected = driven.generate(PROMPT, max_tokens=400, **GREEDY)
+
+    async def main():
+        stream = driven.stream(PROMPT, max_tokens=400, **GREEDY)
+        await stream.__anext__()
+
+        async def reads():
+            return [event async for event in stream]
+
+        reading = asyncio.create_task(reads())
+        await asyncio.sleep(0.01)
+        finished = await asyncio.to_thread(stream.finish)
+        await asyncio.wait_for(reading, 60)
+        return finished
+
+    finished = asyncio.run(main())
+    assert finished.finish_reason == "length"
+    assert finished.token_ids == expected.token_ids
+
+
 def test_dropped_by_another_thread(driven):
     before = cancelled(driven)
 

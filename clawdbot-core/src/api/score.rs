@@ -38,7 +38,9 @@ impl Model {
             Error::new(ErrorKind::OutOfBudget, message)
         };
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
-        let _reservation = self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")?;
+        let _reservation = self.loaded()?.when_there_is_room(cancel, || {
+            self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")
+        })?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
         session.score(scores, size, adapter, cancel)
     }
@@ -77,7 +79,9 @@ impl Model {
         // What overflows is refused here or by `floats`.
         let size = tokens.len().saturating_mul(hidden);
         let bytes = (size as u64).saturating_mul(4);
-        let _reservation = self.0.runtime.budget().reserve_growing(bytes, "the hidden states")?;
+        let _reservation = loaded.when_there_is_room(&CancelHandle::default(), || {
+            self.0.runtime.budget().reserve_growing(bytes, "the hidden states")
+        })?;
         let mut room = zeroed_rows(tokens.len(), hidden)?;
         room.clear();
         let session = Session::once(loaded)?;

@@ -204,11 +204,13 @@ impl BlockPool {
         }
     }
 
-    /// Frees the reserve.
-    pub(crate) fn trim(&mut self) {
+    /// Frees the reserve. Returns whether there was any.
+    pub(crate) fn trim(&mut self) -> bool {
+        let any = !self.free.is_empty();
         while let Some(id) = self.free.pop() {
             self.drop_page(id);
         }
+        any
     }
 
     fn drop_page(&mut self, id: PageId) {

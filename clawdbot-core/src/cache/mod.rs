@@ -413,9 +413,9 @@ impl KvCache {
         self.trim_reserve();
     }
 
-    /// Frees the pages in reserve.
-    pub(crate) fn trim_reserve(&mut self) {
-        self.groups.iter_mut().for_each(|group| group.pool.trim());
+    /// Frees the pages in reserve. Returns whether there were any.
+    pub(crate) fn trim_reserve(&mut self) -> bool {
+        self.groups.iter_mut().fold(false, |any, group| group.pool.trim() || any)
     }
 
     /// Pages in use and pages allocated, over all groups.

@@ -292,8 +292,8 @@ impl Engine {
         }
         let stepped = self.step(model)?;
         // A request that ended leaves pages in reserve.
-        self.cache.trim_reserve();
-        Ok(stepped)
+        let reserve = self.cache.trim_reserve();
+        Ok(stepped || reserve)
     }
 
     /// Frees some pages for `id`. Returns whether there were any.

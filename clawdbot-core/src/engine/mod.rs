@@ -319,7 +319,7 @@ impl Engine {
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         job.charged = tokens.max(1);
         sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
-        sequence.job = Some(job);
+        sequence.job = Some(Box::new(job));
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
     }
@@ -379,10 +379,10 @@ impl Engine {
 
     /// Frees some memory that nobody needs now. Returns whether there was any.
     pub(crate) fn free_some(&mut self) -> bool {
-        self.cache.trim_reserve();
+        let reserve = self.cache.trim_reserve();
         let freed = self.reclaim(|_| false);
         self.cache.trim_reserve();
-        freed
+        reserve || freed
     }
 
     /// Bytes that sequences, and what is kept of earlier ones, hold.
@@ -410,7 +410,7 @@ impl Engine {
     }
 
     /// Takes the job of `ticket` off the sequence, finished or not, and returns it.
-    pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
+    pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Box<Job>> {
         self.job(id, ticket)?;
         self.end_jobs(&[id]);
         let job = self.sequences.get_mut(&id)?.job.take();

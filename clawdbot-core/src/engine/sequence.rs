@@ -51,8 +51,8 @@ pub(crate) struct Sequence {
     pub(crate) turn: Turn,
     /// Bytes charged to the budget for it, apart from its pages.
     pub(crate) charged: u64,
-    /// The request that it is working on.
-    pub(crate) job: Option<Job>,
+    /// The request that it is working on. Boxed, so that idle sequences are small.
+    pub(crate) job: Option<Box<Job>>,
 }
 
 /// Why a sequence can spare its pages; those that are missed least come first.
@@ -117,8 +117,10 @@ pub(crate) struct Job {
     pub(super) accepted: [u32; MAX_DRAFTS],
 }
 
-/// Bytes of an empty sequence with an empty job, heap allocations included.
+/// Bytes of a sequence without a job, and of the heap allocations of an empty job.
 const BASE_BYTES: usize = 2048;
+// An entry of a map in which nodes are half full, with as much again for the heap.
+const _: () = assert!(4 * size_of::<Sequence>() <= BASE_BYTES);
 /// Copies of a stop text: in the options, in the matcher, and in the completion.
 const STOP_BYTES: usize = 3;
 /// Bytes of an entry of `logit_bias`, in maps and in the completion.
@@ -266,7 +268,8 @@ impl Sequence {
     pub(crate) fn bytes(&self) -> u64 {
         let generated = self.job.as_ref().map_or(0, |job| self.tokens.len().saturating_sub(job.prompt_end));
         let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);
-        let bytes = (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64;
+        let job = self.job.as_ref().map_or(0, |job| size_of::<Job>() + job.bytes());
+        let bytes = (BASE_BYTES + tokens + job) as u64;
         // A completion keeps the job's text and tokens until it is read.
         let waits = self.job.as_ref().is_some_and(|job| job.finished && job.mailbox.len() > 0);
         if waits { bytes.max(self.charged) } else { bytes }
