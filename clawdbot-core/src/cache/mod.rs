@@ -415,7 +415,11 @@ impl KvCache {
 
     /// Frees the pages in reserve. Returns whether there were any.
     pub(crate) fn trim_reserve(&mut self) -> bool {
-        self.groups.iter_mut().fold(false, |any, group| group.pool.trim() || any)
+        let mut any = false;
+        for group in &mut self.groups {
+            any |= group.pool.trim();
+        }
+        any
     }
 
     /// Pages in use and pages allocated, over all groups.
