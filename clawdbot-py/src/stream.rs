@@ -106,19 +106,12 @@ impl Stream {
         }
         // Before it looks, so that no event comes in between.
         self.listener.add(callback.clone_ref(py));
-        match stream.try_next_event() {
-            Poll::Pending => Ok((false, None)),
-            Poll::Ready(Ok(None)) => {
-                drop(inner);
-                // No event will wake the others.
-                self.listener.call(py);
-                Ok((true, None))
-            }
-            Poll::Ready(event) => {
-                self.listener.remove(&callback);
-                Ok((true, event.map_err(to_py)?.map(Event::from)))
-            }
-        }
+        let Poll::Ready(event) = stream.try_next_event() else { return Ok((false, None)) };
+        drop(inner);
+        self.listener.remove(&callback);
+        // If this was the last event or an error, none comes that would wake the others.
+        self.listener.call(py);
+        Ok((true, event.map_err(to_py)?.map(Event::from)))
     }
 
     /// For `clawdbot._await`: frees the part of the cache of a stream that has ended, unless another thread has taken it

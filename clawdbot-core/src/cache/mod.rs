@@ -415,11 +415,7 @@ impl KvCache {
 
     /// Frees the pages in reserve. Returns whether there were any.
     pub(crate) fn trim_reserve(&mut self) -> bool {
-        let mut any = false;
-        for group in &mut self.groups {
-            any |= group.pool.trim();
-        }
-        any
+        self.groups.iter_mut().fold(false, |any, group| any | group.pool.trim())
     }
 
     /// Pages in use and pages allocated, over all groups.

@@ -281,6 +281,23 @@ impl Engine {
         }
     }
 
+    /// Bytes that sequences, and what is kept of earlier ones, hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        let cached = self.cache.allocated_bytes().saturating_add(self.cache.entry_bytes());
+        cached.saturating_add(self.draft_bytes()).saturating_add(self.requests.more_bytes())
+    }
+
+    /// Frees some memory that nobody needs now, pages in reserve first. Returns whether there was any.
+    pub(crate) fn free_some(&mut self) -> bool {
+        if self.cache.trim_reserve() {
+            return true;
+        }
+        let freed = self.reclaim(|_| false);
+        // What has given way may be in reserve.
+        self.cache.trim_reserve();
+        freed
+    }
+
     /// Releases some memory for a caller that has no sequence yet: pages that nobody needs now, or what requests free while one
     /// step is computed. Returns whether trying again makes sense.
     ///

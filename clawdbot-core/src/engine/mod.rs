@@ -377,20 +377,6 @@ impl Engine {
         self.scratch = Scratch::default();
     }
 
-    /// Frees some memory that nobody needs now. Returns whether there was any.
-    pub(crate) fn free_some(&mut self) -> bool {
-        let reserve = self.cache.trim_reserve();
-        let freed = self.reclaim(|_| false);
-        self.cache.trim_reserve();
-        reserve || freed
-    }
-
-    /// Bytes that sequences, and what is kept of earlier ones, hold.
-    pub(crate) fn held_bytes(&self) -> u64 {
-        let cached = self.cache.allocated_bytes().saturating_add(self.cache.entry_bytes());
-        cached.saturating_add(self.draft_bytes()).saturating_add(self.requests.more_bytes())
-    }
-
     /// The adapters of all sequences.
     pub(crate) fn adapters(&self) -> impl Iterator<Item = &Arc<Adapter>> {
         self.sequences.values().filter_map(|sequence| sequence.adapter.as_ref())

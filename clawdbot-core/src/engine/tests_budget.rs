@@ -5,6 +5,7 @@ use crate::api::model::Model;
 use crate::api::session::{Prompt, Session};
 use crate::api::tests::support;
 use crate::cache::Pages;
+use crate::cancel::CancelHandle;
 use crate::load::source::Source;
 use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
@@ -125,6 +126,21 @@ fn a_text_is_tokenized_although_the_memory_is_full() {
     let _all = model.runtime().budget().reserve(room(&model) - 1000, "what another model has").unwrap();
     let error = session.append(&*text, AddSpecialTokens::No).unwrap_err();
     assert_eq!((error.kind(), error.detail()["needed"].as_u64()), (ErrorKind::OutOfBudget, Some(left + 1)));
+}
+
+/// Pages that a request has left in reserve are room for what has none, though there is nothing else to free.
+#[test]
+fn pages_in_reserve_make_room() {
+    let options = ModelOptions::default().prefill_chunk(64_u32).prefix_cache(false);
+    let model = tight(&Source::Builtin, &options, 600, 0);
+    model.generate(prompt(1), &greedy(80)).unwrap();
+    let (runtime, loaded) = (model.runtime(), model.loaded().unwrap());
+    let reserve = loaded.engine().unwrap().cache.allocated_bytes();
+    assert!(reserve > Tokenizer::encoding_bytes("dog"));
+    let left = runtime.memory_budget().unwrap() - runtime.memory_used();
+    let _all = runtime.budget().reserve(left, "what another model has").unwrap();
+    loaded.reserve_encoding(&["dog"], &CancelHandle::default()).unwrap();
+    assert_eq!(loaded.engine().unwrap().cache.allocated_bytes(), 0);
 }
 
 /// Idle sessions give up their pages; when they continue, their tokens are computed again, once.
