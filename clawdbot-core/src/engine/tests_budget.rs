@@ -133,6 +133,8 @@ fn a_text_is_tokenized_although_the_memory_is_full() {
 fn pages_in_reserve_make_room() {
     let options = ModelOptions::default().prefill_chunk(64_u32).prefix_cache(false);
     let model = tight(&Source::Builtin, &options, 600, 0);
+    // Without any sequence, the reserve is freed too.
+    let _idle = model.session().unwrap();
     model.generate(prompt(1), &greedy(80)).unwrap();
     let (runtime, loaded) = (model.runtime(), model.loaded().unwrap());
     let reserve = loaded.engine().unwrap().cache.allocated_bytes();
