@@ -44,6 +44,8 @@ pub mod embed;
 
 pub mod tokenizer;
 
+pub mod constraint;
+
 pub mod session;
 
 pub mod chat;

@@ -4,6 +4,7 @@ use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
 use clawdbot_core::Tokenizer;
+use clawdbot_core::constraint::LazyVocabulary;
 
 use crate::error::clawdbot_error;
 use crate::guard::guard;
@@ -12,7 +13,17 @@ use crate::model::clawdbot_model;
 use crate::string::clawdbot_string;
 
 /// A tokenizer.
-pub struct clawdbot_tokenizer(Tokenizer);
+pub struct clawdbot_tokenizer(pub(crate) LazyVocabulary);
+
+impl clawdbot_tokenizer {
+    fn new(tokenizer: Tokenizer) -> Self {
+        clawdbot_tokenizer(LazyVocabulary::new(tokenizer))
+    }
+
+    fn core(&self) -> &Tokenizer {
+        self.0.tokenizer()
+    }
+}
 
 /// Opens a `tokenizer.json`, or the vocabulary in a GGUF file.
 ///
@@ -28,7 +39,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_from_file(
         let out = required(out, "out")?;
         // SAFETY: by the header, `path` is NULL or ends with a NUL.
         let path = unsafe { crate::handle::path(path, "path") }?;
-        give(out, clawdbot_tokenizer(Tokenizer::from_file(path)?));
+        give(out, clawdbot_tokenizer::new(Tokenizer::from_file(path)?));
         Ok(())
     })
 }
@@ -42,7 +53,7 @@ pub extern "C" fn clawdbot_model_tokenizer(
 ) -> i32 {
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
-        give(out, clawdbot_tokenizer(model.0.tokenizer()?));
+        give(out, clawdbot_tokenizer::new(model.0.tokenizer()?));
         Ok(())
     })
 }
@@ -67,7 +78,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_encode(
         let tokenizer = required(tokenizer, "tokenizer")?;
         // SAFETY: by the header, `text` is NULL or readable for `length` bytes, or up to a NUL.
         let text = unsafe { crate::handle::text(text, length, "text") }?;
-        let tokens = tokenizer.0.encode(text, (add_special_tokens != 0).into())?;
+        let tokens = tokenizer.core().encode(text, (add_special_tokens != 0).into())?;
         // SAFETY: by the header, `ids` is NULL or writable for `capacity` items.
         unsafe { copy_out(&tokens, ids, capacity, count, "ids") }
     })
@@ -90,7 +101,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_decode(
         let (tokenizer, out) = (required(tokenizer, "tokenizer")?, required(out, "out")?);
         // SAFETY: by the header, `ids` is NULL or readable for `count` items.
         let ids = unsafe { array(ids, count, "ids") }?;
-        give(out, clawdbot_string::new(tokenizer.0.decode(ids, (skip_special_tokens != 0).into())?));
+        give(out, clawdbot_string::new(tokenizer.core().decode(ids, (skip_special_tokens != 0).into())?));
         Ok(())
     })
 }
@@ -98,7 +109,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_decode(
 /// Number of tokens, added tokens included. 0 for NULL.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_tokenizer_vocab_size(tokenizer: Option<&clawdbot_tokenizer>) -> usize {
-    tokenizer.map_or(0, |tokenizer| tokenizer.0.vocab_size())
+    tokenizer.map_or(0, |tokenizer| tokenizer.core().vocab_size())
 }
 
 /// Frees a tokenizer. NULL is allowed.

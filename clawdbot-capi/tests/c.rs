@@ -251,6 +251,7 @@ programs! {
     adapters,
     events,
     chat,
+    constraint,
     embed,
     generate,
     #[cfg(feature = "hub")]

@@ -8,6 +8,7 @@
 
 static void freeing_nothing(void) {
     clawdbot_completion_free(NULL);
+    clawdbot_constraint_free(NULL);
     clawdbot_error_free(NULL);
     clawdbot_event_free(NULL);
     clawdbot_model_free(NULL);

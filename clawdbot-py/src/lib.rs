@@ -4,6 +4,7 @@
 mod awaited;
 mod batch;
 mod chat;
+mod constraint;
 mod error;
 mod event;
 mod floats;
@@ -48,6 +49,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<runtime::Runtime>()?;
     module.add_class::<pool::ModelPool>()?;
     module.add_class::<tokenizer::Tokenizer>()?;
+    module.add_class::<constraint::Constraint>()?;
     module.add_function(wrap_pyfunction!(hub::download, module)?)?;
     module.add_function(wrap_pyfunction!(tokenizer::render_chat_template, module)?)?;
     error::add_exceptions(module)?;

@@ -514,7 +514,7 @@ impl Model {
     /// The tokenizer.
     #[getter]
     fn tokenizer(&self) -> PyResult<Tokenizer> {
-        self.0.tokenizer().map(Tokenizer).map_err(to_py)
+        self.0.tokenizer().map(Tokenizer::new).map_err(to_py)
     }
 
     /// The runtime that computes it.

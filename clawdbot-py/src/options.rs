@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clawdbot_core::constraint::ConstraintSpec;
 use clawdbot_core::{
     Chat, EmbedOptions, EvaluateOptions, GenerateOptions, ModelOptions, OptionSet, OptionSpec, OptionType,
     PackOptions, RerankOptions, RuntimeOptions, Source, check_option_names,
@@ -57,6 +58,8 @@ pub(crate) const DOWNLOAD: Call = Call::Plain(&["name", "revision", "file", "off
 pub(crate) const APPEND: Call = Call::Plain(&["prompt", "add_special_tokens"]);
 /// `Model.embed`.
 pub(crate) const EMBED: Call = Call::Plain(&["texts", "on_progress", "return_exceptions"]);
+/// `Constraint`, whose arguments are its options.
+const CONSTRAINT: Call = Call::Plain(&["tokenizer"]);
 /// `Model.rerank`.
 pub(crate) const RERANK: Call = Call::Plain(&["query", "documents", "on_progress", "return_exceptions"]);
 
@@ -158,8 +161,22 @@ fn text_keys<'py>(biases: &Bound<'py, PyMapping>) -> PyResult<Bound<'py, PyDict>
     Ok(keyed)
 }
 
+/// A constraint of its own: the options that set one.
+///
+/// # Errors
+/// `InvalidArgument` for none and for more than one; else as [`generate`].
+pub(crate) fn constraint(kwargs: &Bound<'_, PyDict>) -> PyResult<ConstraintSpec> {
+    CONSTRAINT.check(kwargs, &[ConstraintSpec::OPTIONS])?;
+    ConstraintSpec::from_json(&object::<GenerateOptions>(kwargs)?).map_err(to_py)
+}
+
 /// The core's options from arguments, whose names are checked. One that is `None` keeps its default.
 fn read<T: OptionSet>(kwargs: &Bound<'_, PyDict>) -> PyResult<T> {
+    T::from_json(&object::<T>(kwargs)?).map_err(to_py)
+}
+
+/// The arguments that are not `None` as JSON, which the options of `T` take.
+fn object<T: OptionSet>(kwargs: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
     let mut object = Map::new();
     for (name, value) in kwargs {
         let name: String = name.extract()?;
@@ -172,7 +189,7 @@ fn read<T: OptionSet>(kwargs: &Bound<'_, PyDict>) -> PyResult<T> {
         };
         object.insert(name, value);
     }
-    T::from_json(&object).map_err(to_py)
+    Ok(object)
 }
 
 /// A value as JSON: sets, ranges and other collections are lists, paths their text, and a text alone is a list of one.

@@ -1,8 +1,10 @@
 //! Tokenizer, and chat templates on their own.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clawdbot_core as core;
+use clawdbot_core::constraint::LazyVocabulary;
 use clawdbot_core::{AddSpecialTokens, SkipSpecialTokens};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
@@ -19,14 +21,29 @@ const LONG_IDS: usize = 1 << 16;
 
 /// Text to token ids and back.
 #[pyclass(frozen, module = "clawdbot")]
-pub(crate) struct Tokenizer(pub(crate) core::Tokenizer);
+pub(crate) struct Tokenizer(Arc<LazyVocabulary>);
+
+impl Tokenizer {
+    pub(crate) fn new(tokenizer: core::Tokenizer) -> Self {
+        Tokenizer(Arc::new(LazyVocabulary::new(tokenizer)))
+    }
+
+    fn core(&self) -> &core::Tokenizer {
+        self.0.tokenizer()
+    }
+
+    /// What its constraints share.
+    pub(crate) fn vocabulary(&self) -> Arc<LazyVocabulary> {
+        Arc::clone(&self.0)
+    }
+}
 
 #[pymethods]
 impl Tokenizer {
     /// The tokenizer in a `tokenizer.json`, or the vocabulary in a GGUF file.
     #[staticmethod]
     fn from_file(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        py.detach(|| core::Tokenizer::from_file(&path)).map(Tokenizer).map_err(to_py)
+        py.detach(|| core::Tokenizer::from_file(&path)).map(Tokenizer::new).map_err(to_py)
     }
 
     /// Token ids of `text`. `add_special_tokens`: put what the model expects around it, such as BOS.
@@ -40,9 +57,9 @@ impl Tokenizer {
         let add_special_tokens = AddSpecialTokens::from(add_special_tokens);
         let text = json::text_of(text, "text")?;
         if text.len() < LONG_TEXT {
-            return py.detach(|| self.0.encode(&text, add_special_tokens)).map_err(to_py);
+            return py.detach(|| self.core().encode(&text, add_special_tokens)).map_err(to_py);
         }
-        let (tokenizer, cancel) = (self.0.clone(), core::CancelHandle::default());
+        let (tokenizer, cancel) = (self.core().clone(), core::CancelHandle::default());
         let handle = cancel.clone();
         interruptible_soon(py, &cancel, move || tokenizer.encode_until(&text, add_special_tokens, &handle))
     }
@@ -53,9 +70,9 @@ impl Tokenizer {
         let (ids, skip_special_tokens) =
             (prompt::ids(ids, "ids")?, SkipSpecialTokens::from(skip_special_tokens));
         if ids.len() < LONG_IDS {
-            return py.detach(|| self.0.decode(&ids, skip_special_tokens)).map_err(to_py);
+            return py.detach(|| self.core().decode(&ids, skip_special_tokens)).map_err(to_py);
         }
-        let (tokenizer, cancel) = (self.0.clone(), core::CancelHandle::default());
+        let (tokenizer, cancel) = (self.core().clone(), core::CancelHandle::default());
         let handle = cancel.clone();
         interruptible_soon(py, &cancel, move || tokenizer.decode_until(&ids, skip_special_tokens, &handle))
     }
@@ -63,21 +80,21 @@ impl Tokenizer {
     /// Number of tokens, added ones included.
     #[getter]
     fn vocab_size(&self) -> usize {
-        self.0.vocab_size()
+        self.core().vocab_size()
     }
 
     /// The id of a token, or None.
     fn token_to_id(&self, token: &Bound<'_, PyString>) -> PyResult<Option<u32>> {
-        Ok(self.0.token_to_id(&json::text_of(token, "token")?))
+        Ok(self.core().token_to_id(&json::text_of(token, "token")?))
     }
 
     /// The token with an id, or None.
     fn id_to_token(&self, id: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
-        Ok(self.0.id_to_token(prompt::token(id, || "id".to_owned())?))
+        Ok(self.core().id_to_token(prompt::token(id, || "id".to_owned())?))
     }
 
     fn __repr__(&self) -> String {
-        format!("<clawdbot.Tokenizer of {} tokens>", self.0.vocab_size())
+        format!("<clawdbot.Tokenizer of {} tokens>", self.core().vocab_size())
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -57,7 +57,7 @@ def test_embed(model):
     assert len(done.stdout.splitlines()) == 2
 
 
-@pytest.mark.parametrize("document", ["README.md", "python/README.md", "docs/python.md"])
+@pytest.mark.parametrize("document", ["README.md", "python/README.md", "docs/python.md", "docs/structured-output.md"])
 def test_documents_run(document, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names, ran = {}, 0

@@ -6,6 +6,7 @@ use super::grammar::Grammar;
 use super::matcher::Matcher;
 use super::spec::ConstraintSpec;
 use super::vocabulary::Vocabulary;
+use crate::cancel::{CancelHandle, cancelled};
 use crate::error::Result;
 use crate::tokenizer::{AddSpecialTokens, Tokenizer};
 
@@ -43,26 +44,46 @@ impl Constraint {
     /// # Errors
     /// `InvalidTokenizer` if it cannot be encoded; `InvalidConstraint` if the constraint takes too long.
     pub fn accepts(&self, text: &str) -> Result<bool> {
-        let (mut matcher, forbidden) = self.run(text)?;
+        self.accepts_until(text, &CancelHandle::default())
+    }
+
+    /// As [`accepts`](Self::accepts), but stops when `cancel` is cancelled.
+    ///
+    /// # Errors
+    /// As [`accepts`](Self::accepts); `Cancelled`.
+    pub fn accepts_until(&self, text: &str, cancel: &CancelHandle) -> Result<bool> {
+        let (mut matcher, forbidden) = self.run(text, cancel)?;
         Ok(forbidden.is_none() && matcher.is_complete()?)
     }
 
     /// Where the first token of `text` that is forbidden begins, in characters; `None` if all are allowed (the text may
-    /// still be incomplete).
+    /// still be incomplete). Of a token that begins within a character, it is that character.
     ///
     /// # Errors
     /// As [`accepts`](Self::accepts).
     pub fn forbidden_at(&self, text: &str) -> Result<Option<usize>> {
-        let (_, forbidden) = self.run(text)?;
-        Ok(forbidden.map(|bytes| text.char_indices().take_while(|(at, _)| *at < bytes).count()))
+        self.forbidden_at_until(text, &CancelHandle::default())
+    }
+
+    /// As [`forbidden_at`](Self::forbidden_at), but stops when `cancel` is cancelled.
+    ///
+    /// # Errors
+    /// As [`accepts`](Self::accepts); `Cancelled`.
+    pub fn forbidden_at_until(&self, text: &str, cancel: &CancelHandle) -> Result<Option<usize>> {
+        let (_, forbidden) = self.run(text, cancel)?;
+        let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+        Ok(forbidden.map(|bytes| ends.take_while(|end| *end <= bytes).count()))
     }
 
     /// The state after the allowed tokens of `text`, and the byte at which the first forbidden one begins.
-    fn run(&self, text: &str) -> Result<(Matcher, Option<usize>)> {
+    fn run(&self, text: &str, cancel: &CancelHandle) -> Result<(Matcher, Option<usize>)> {
         let vocabulary = self.grammar.vocabulary();
         let mut matcher = Matcher::new(&self.grammar, &[], false)?;
         let mut at = 0;
-        for id in vocabulary.tokenizer().encode(text, AddSpecialTokens::No)? {
+        for id in vocabulary.tokenizer().encode_until(text, AddSpecialTokens::No, cancel)? {
+            if cancel.is_cancelled() {
+                return Err(cancelled());
+            }
             if !matcher.allows(id)? {
                 return Ok((matcher, Some(at)));
             }

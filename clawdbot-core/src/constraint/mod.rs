@@ -11,6 +11,7 @@ mod closing;
 mod forced;
 mod grammar;
 mod guard;
+mod lazy;
 mod mask;
 mod matcher;
 mod schema;
@@ -19,6 +20,7 @@ mod vocabulary;
 
 pub use check::Constraint;
 pub use grammar::Grammar;
+pub use lazy::LazyVocabulary;
 pub use mask::Mask;
 pub use matcher::{Accepted, Matcher};
 pub use spec::ConstraintSpec;

@@ -1,11 +1,11 @@
 //! What a text is constrained to.
 
 use llguidance::api::TopLevelGrammar;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::schema;
 use crate::error::{Error, Result};
-use crate::options::GenerateOptions;
+use crate::options::{GenerateOptions, check_option_names};
 
 /// Most bytes of a regular expression, a grammar, or of all choices.
 const MAX_TEXT: usize = 1 << 20;
@@ -36,6 +36,22 @@ pub enum ConstraintSpec {
 }
 
 impl ConstraintSpec {
+    /// Names of the options that set one.
+    pub const OPTIONS: &[&str] = &["json_schema", "json_object", "regex", "grammar", "choices"];
+
+    /// The constraint that `options` has, by the names and with the values of [`GenerateOptions`].
+    ///
+    /// # Errors
+    /// `UnknownOption` for other names, `InvalidArgument` for values of other types, and for none or more than one.
+    pub fn from_json(options: &Map<String, Value>) -> Result<Self> {
+        check_option_names(options.keys().map(String::as_str), &[Self::OPTIONS], &[])?;
+        Self::of(&GenerateOptions::from_json(options)?).ok_or_else(|| {
+            let names = Self::OPTIONS.join(", ");
+            let message = format!("expected a constraint, one of the options {names}; found none");
+            Error::invalid_argument(message).with("expected", Self::OPTIONS)
+        })
+    }
+
     /// The constraint that `options` ask for.
     pub fn of(options: &GenerateOptions) -> Option<Self> {
         if let Some(schema) = &options.json_schema {
@@ -51,7 +67,7 @@ impl ConstraintSpec {
     }
 
     /// Name of the option that sets it.
-    pub(super) fn option(&self) -> &'static str {
+    pub fn option(&self) -> &'static str {
         match self {
             ConstraintSpec::JsonSchema(_) => "json_schema",
             ConstraintSpec::JsonObject => "json_object",
@@ -175,5 +191,37 @@ mod tests {
         refused(ConstraintSpec::Choices(vec![]));
         refused(ConstraintSpec::Choices(vec!["a".into(), String::new()]));
         refused(ConstraintSpec::Choices(vec!["a".into(); MAX_CHOICES + 1]));
+    }
+
+    #[test]
+    fn options_have_one_constraint() {
+        let read = |options: Value| ConstraintSpec::from_json(options.as_object().unwrap());
+        let schema = ConstraintSpec::JsonSchema(json!({"type": "null"}));
+        assert_eq!(read(json!({"json_schema": {"type": "null"}})).unwrap(), schema);
+        assert_eq!(read(json!({"json_schema": "{\"type\": \"null\"}", "regex": null})).unwrap(), schema);
+        assert_eq!(read(json!({"json_object": true})).unwrap(), ConstraintSpec::JsonObject);
+        assert_eq!(
+            read(json!({"json_object": false, "regex": "a"})).unwrap(),
+            ConstraintSpec::Regex("a".into())
+        );
+        for name in ConstraintSpec::OPTIONS {
+            assert!(GenerateOptions::NAMES.contains(name), "{name}");
+        }
+        for (options, kind, message) in [
+            (
+                json!({}),
+                ErrorKind::InvalidArgument,
+                "json_schema, json_object, regex, grammar, choices; found none",
+            ),
+            (json!({"json_object": false}), ErrorKind::InvalidArgument, "found none"),
+            (json!({"regex": "a", "json_object": true}), ErrorKind::InvalidArgument, "found json_object too"),
+            (json!({"regex": 1}), ErrorKind::InvalidArgument, "regex"),
+            (json!({"choices": []}), ErrorKind::InvalidArgument, "choices"),
+            (json!({"regexp": "a"}), ErrorKind::UnknownOption, "did you mean \"regex\"?"),
+            (json!({"regex": "a", "max_tokens": 1}), ErrorKind::UnknownOption, "\"max_tokens\" here"),
+        ] {
+            let error = read(options).expect_err("refused");
+            assert!(error.kind() == kind && error.message().contains(message), "{error}");
+        }
     }
 }

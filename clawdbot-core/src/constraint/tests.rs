@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Accepted, Constraint, ConstraintSpec, Matcher, Vocabulary};
-use crate::error::ErrorKind;
+use super::{Accepted, Constraint, ConstraintSpec, LazyVocabulary, Matcher, Vocabulary};
+use crate::cancel::CancelHandle;
+use crate::error::{Error, ErrorKind};
 use crate::tokenizer::Tokenizer;
 
 /// The token that ends a text.
@@ -97,6 +98,35 @@ fn texts_are_accepted_and_forbidden() {
             assert_eq!(constraint.forbidden_at(text).expect("runs"), *at, "{text}");
         }
     }
+}
+
+#[test]
+fn places_are_in_whole_characters() {
+    // Both letters begin with the same byte, which is a token.
+    let letter = constraint(ConstraintSpec::Regex("éè".into()));
+    assert_eq!(letter.forbidden_at("éé").expect("runs"), Some(1));
+    assert_eq!(letter.forbidden_at("éèé").expect("runs"), Some(2));
+    assert_eq!(letter.forbidden_at("é").expect("runs"), None);
+    let clef = constraint(ConstraintSpec::JsonObject);
+    assert_eq!(clef.forbidden_at("{\"𝄞é\": x}").expect("runs"), Some(7));
+}
+
+#[test]
+fn checking_is_cancelled() {
+    let (constraint, cancel) = (constraint(ConstraintSpec::JsonObject), CancelHandle::default());
+    assert!(constraint.accepts_until("{}", &cancel).expect("runs"));
+    cancel.cancel();
+    let cancelled = |error: Error| assert_eq!(error.kind(), ErrorKind::Cancelled);
+    cancelled(constraint.accepts_until("{}", &cancel).expect_err("cancelled"));
+    cancelled(constraint.forbidden_at_until("{}", &cancel).expect_err("cancelled"));
+}
+
+#[test]
+fn a_vocabulary_is_made_once() {
+    let lazy = LazyVocabulary::new(tokenizer());
+    let first = lazy.get().expect("supported");
+    assert!(Arc::ptr_eq(&first, &lazy.get().expect("supported")));
+    assert_eq!(lazy.tokenizer().vocab_size(), first.tokenizer().vocab_size());
 }
 
 #[test]
