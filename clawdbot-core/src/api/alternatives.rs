@@ -6,12 +6,12 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::loaded::Loaded;
+use super::reply::Reply;
 use super::session::{Delivery, Session, Stream, Wanted, check_vocabulary, no_beginning, overflow};
 use crate::cancel::CancelHandle;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Usage};
 use crate::options::GenerateOptions;
-use crate::output::Tools;
 
 /// A request whose completions have begun.
 pub(super) struct Alternatives {
@@ -38,6 +38,7 @@ impl Alternatives {
         loaded: &Arc<Loaded>,
         mut tokens: Vec<u32>,
         options: &GenerateOptions,
+        reply: &Reply,
         cancel: &CancelHandle,
     ) -> Result<Self> {
         options.validate()?;
@@ -61,7 +62,7 @@ impl Alternatives {
             let mut session = base.fork()?;
             session.request_from(
                 Some(tokens.clone()),
-                Tools::default(),
+                reply.clone(),
                 &own,
                 Delivery::AtTheEnd,
                 cancel.ticket(),

@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 use super::alternatives::Alternatives;
 use super::loaded::Loaded;
 use super::model::Model;
+use super::reply::Reply;
 use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::{GenerateOptions, PromptKind, check_names};
-use crate::output::{AUTO, NONE, OutputFormats, Tools, reasoning_format_of, tool_format_of};
+use crate::output::{AUTO, NONE, OutputFormats, reasoning_format_of, tool_format_of};
 use crate::runtime::LogLevel;
 use crate::tokenizer::{AddGenerationPrompt, AddSpecialTokens};
 
@@ -57,6 +58,11 @@ impl Chat {
         check_names(names, &[GenerateOptions::NAMES], arguments, aside)
     }
 
+    /// Whether it offers functions.
+    pub(crate) fn has_tools(&self) -> bool {
+        self.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| !tools.is_empty())
+    }
+
     /// Sets `tools`.
     #[must_use]
     pub fn tools(mut self, tools: impl Into<Option<Value>>) -> Self {
@@ -100,9 +106,11 @@ impl Loaded {
     fn choose_formats(&self, chat: &Chat, options: &mut GenerateOptions) -> Result<()> {
         let Some(templates) = self.text()?.templates.as_ref().map_err(Error::clone)? else { return Ok(()) };
         let source = templates.select(chat.tools.as_ref())?.source();
+        if options.tool_choice == NONE {
+            options.tool_format = NONE.to_owned();
+        }
         if options.tool_format == AUTO {
-            let tools = chat.tools.as_ref().and_then(Value::as_array).is_some_and(|tools| !tools.is_empty());
-            options.tool_format = if tools { tool_format_of(source) } else { NONE }.to_owned();
+            options.tool_format = if chat.has_tools() { tool_format_of(source) } else { NONE }.to_owned();
         }
         if options.reasoning_format == AUTO {
             let found = reasoning_format_of(source);
@@ -144,7 +152,7 @@ impl Loaded {
         Ok(tokens)
     }
 
-    /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options ask for more.
+    /// Tokens of a conversation that is to be answered, without its functions if none may be called. The template brings its special tokens, unless options ask for more.
     pub(crate) fn encode_chat(
         &self,
         chat: &Chat,
@@ -152,7 +160,8 @@ impl Loaded {
         cancel: &CancelHandle,
     ) -> Result<Vec<u32>> {
         let add_special_tokens = (options.add_special_tokens == Some(true)).into();
-        let text = self.render(chat, AddGenerationPrompt::Yes)?;
+        let without = (options.tool_choice == NONE && chat.has_tools()).then(|| chat.clone().tools(None));
+        let text = self.render(without.as_ref().unwrap_or(chat), AddGenerationPrompt::Yes)?;
         self.encode(&text, add_special_tokens, 0, Wanted::of(options), cancel)
     }
 }
@@ -206,9 +215,11 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<Completion> {
         if options.completions() > 1 {
-            let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
+            let (loaded, mut options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
             let tokens = loaded.encode_chat(chat, &options, cancel)?;
-            return Alternatives::begin(&loaded, tokens, &options, cancel)?.finish();
+            loaded.choose_formats(chat, &mut options)?;
+            let reply = Reply::to(chat, &options)?;
+            return Alternatives::begin(&loaded, tokens, &options, &reply, cancel)?.finish();
         }
         let mut session = Session::once(self.generating()?)?;
         session.chat_request(chat, options, Delivery::AtTheEnd, cancel)?.finish()
@@ -244,8 +255,8 @@ impl Session {
         let mut options = options.for_prompt(PromptKind::Chat);
         let tokens = self.loaded().encode_chat(chat, &options, cancel)?;
         self.loaded().choose_formats(chat, &mut options)?;
-        let tools = Tools::new(chat.tools.as_ref());
-        self.request_from(Some(tokens), tools, &options, delivery, cancel.ticket())
+        let reply = Reply::to(chat, &options)?;
+        self.request_from(Some(tokens), reply, &options, delivery, cancel.ticket())
     }
 }
 

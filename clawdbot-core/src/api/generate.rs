@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use super::alternatives::{Alternatives, Ending};
 use super::items::Item;
 use super::model::Model;
+use super::reply::Reply;
 use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
 use crate::cancel::{CancelHandle, Progress, cancelled};
 use crate::error::{Error, ErrorKind, Result};
@@ -94,7 +95,7 @@ impl Model {
                 loaded.encode(&text, add_special_tokens, 0, Wanted::of(&options), cancel)?
             }
         };
-        Alternatives::begin(&loaded, tokens, &options, cancel)
+        Alternatives::begin(&loaded, tokens, &options, &Reply::of(&options)?, cancel)
     }
 
     /// Generates from `prompt`. With the option `n` above 1, the prompt is computed once; the completion has the others as its

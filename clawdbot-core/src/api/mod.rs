@@ -20,6 +20,7 @@ pub(crate) mod plan;
 mod pool;
 mod prefix_file;
 mod rebound;
+mod reply;
 mod rerank;
 mod saved;
 mod score;

@@ -53,13 +53,19 @@ impl Closing {
     }
 
     /// Searches a completion; leaves the parser where it was. None is found if the bounds do not suffice, or the tokens
-    /// of `vocabulary` cannot write it. `first`: the text is empty.
+    /// of `vocabulary` cannot write it. `first`: the text is empty; `ends`: what ends texts without quotes, and all.
     ///
     /// # Errors
     /// `Internal` if the parser's crate fails.
-    pub(super) fn find(&mut self, parser: &mut Parser, vocabulary: &Vocabulary, first: bool) -> Result<()> {
+    pub(super) fn find(
+        &mut self,
+        parser: &mut Parser,
+        vocabulary: &Vocabulary,
+        first: bool,
+        ends: &[Vec<u8>],
+    ) -> Result<()> {
         let start = parser.get_bytes().len();
-        let mut search = Search { parser, start };
+        let mut search = Search { parser, start, ends };
         let last = std::mem::take(&mut self.last);
         let found = search.run(&last);
         search.back_to(0)?;
@@ -86,6 +92,8 @@ struct Search<'a> {
     parser: &'a mut Parser,
     /// Bytes of the text before the completion.
     start: usize,
+    /// What ends texts without quotes, and all.
+    ends: &'a [Vec<u8>],
 }
 
 impl Search<'_> {
@@ -126,6 +134,12 @@ impl Search<'_> {
 
     /// Bytes that are likely to complete the text soon: what ends a string, an object, a list; then short values.
     fn preferred(&mut self) -> Result<Vec<u8>> {
+        for end in self.ends {
+            // Not in a text where it is no end, and may come again.
+            if self.allows(end)? && !self.allows(&end.repeat(2))? {
+                return Ok(end.clone());
+            }
+        }
         let pending = guarded(|| self.parser.has_pending_lexeme_bytes())?;
         if pending {
             if let Some(byte) = self.first_of([b'"'].into_iter())? {
@@ -137,6 +151,10 @@ impl Search<'_> {
             match after {
                 Some(byte) if !text => return Ok(vec![byte]),
                 _ => {}
+            }
+            // What is no text leads out of itself, and not to the end of one.
+            if let Some(byte) = self.only()? {
+                return Ok(vec![byte]);
             }
             if let Some(end) = self.end_of_text()? {
                 return Ok(end);
@@ -241,6 +259,19 @@ impl Search<'_> {
                 recognizer.trie_started("first");
                 let mut bytes = bytes;
                 let found = bytes.find(|&byte| recognizer.byte_allowed(byte));
+                recognizer.trie_finished();
+                found
+            })
+        })
+    }
+
+    /// The byte that must follow, if there is only one.
+    fn only(&mut self) -> Result<Option<u8>> {
+        guarded(|| {
+            self.parser.with_recognizer(|recognizer| {
+                recognizer.trie_started("only");
+                let mut allowed = (0..=254).filter(|&byte| recognizer.byte_allowed(byte));
+                let found = allowed.next().filter(|_| allowed.next().is_none());
                 recognizer.trie_finished();
                 found
             })

@@ -8,6 +8,7 @@ use llguidance::earley::Parser;
 use llguidance::earley::lexerspec::LexerSpec;
 
 use super::guard::{guarded, panicked};
+use super::source::Source;
 use super::spec::ConstraintSpec;
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
@@ -48,6 +49,8 @@ const REASONS: [(&str, &str); 5] = [
 /// sequences share nothing that they change.
 pub struct Grammar {
     option: &'static str,
+    /// What ends texts without quotes in it, and all.
+    ends: Vec<Vec<u8>>,
     vocabulary: Arc<Vocabulary>,
     /// At the beginning of a text, its first mask computed.
     start: Mutex<Parser>,
@@ -65,9 +68,15 @@ impl Grammar {
     /// # Errors
     /// `InvalidConstraint` if it is malformed, uses what is not enforced, or is too large.
     pub fn compile(spec: &ConstraintSpec, vocabulary: &Arc<Vocabulary>) -> Result<Self> {
-        let option = spec.option();
-        let parser = on_large_stack("clawdbot-constraint", panicked, || compile(spec, vocabulary))?;
-        Ok(Grammar { option, vocabulary: Arc::clone(vocabulary), start: Mutex::new(parser) })
+        Self::compile_source(&spec.clone().into(), vocabulary)
+    }
+
+    /// As [`Grammar::compile`], of more than a constraint.
+    pub(crate) fn compile_source(source: &Source, vocabulary: &Arc<Vocabulary>) -> Result<Self> {
+        let option = source.option();
+        let parser = on_large_stack("clawdbot-constraint", panicked, || compile(source, vocabulary))?;
+        let ends = source.ends(vocabulary);
+        Ok(Grammar { option, ends, vocabulary: Arc::clone(vocabulary), start: Mutex::new(parser) })
     }
 
     /// The tokens that it was compiled for.
@@ -83,6 +92,10 @@ impl Grammar {
     }
 
     /// Name of the option that the constraint is of.
+    pub(super) fn ends(&self) -> &[Vec<u8>] {
+        &self.ends
+    }
+
     pub(super) fn option(&self) -> &'static str {
         self.option
     }
@@ -97,15 +110,15 @@ impl Grammar {
     }
 }
 
-fn compile(spec: &ConstraintSpec, vocabulary: &Arc<Vocabulary>) -> Result<Parser> {
-    let option = spec.option();
+fn compile(source: &Source, vocabulary: &Arc<Vocabulary>) -> Result<Parser> {
+    let option = source.option();
     let refused = |reason: String| {
         let reason = reason.lines().next().unwrap_or_default();
         let known = REASONS.iter().find(|(theirs, _)| reason.contains(theirs));
         let reason = known.map_or(reason, |(_, ours)| ours);
         Error::invalid_constraint(format!("option {option}: {reason}")).with("option", option)
     };
-    let grammar = GrammarInit::Serialized(spec.read()?);
+    let grammar = GrammarInit::Serialized(source.read(vocabulary)?);
     let (grammar, lexer) =
         grammar.to_internal(None, limits()).map_err(|error| refused(format!("{error:#}")))?;
     check(&lexer).map_err(refused)?;

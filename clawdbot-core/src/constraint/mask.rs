@@ -78,6 +78,17 @@ impl Mask {
         }
     }
 
+    /// Becomes the set of all ids.
+    pub(super) fn fill(&mut self) {
+        self.words.fill(u32::MAX);
+        let rest = self.len % 32;
+        if rest != 0
+            && let Some(last) = self.words.last_mut()
+        {
+            *last = (1 << rest) - 1;
+        }
+    }
+
     /// Becomes empty.
     pub(super) fn clear(&mut self) {
         self.words.fill(0);
@@ -104,5 +115,7 @@ mod tests {
         assert_eq!(mask.count(), 69);
         mask.clear();
         assert!(mask.is_empty());
+        mask.fill();
+        assert_eq!(mask.ids().collect::<Vec<_>>(), (0..70).collect::<Vec<_>>());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use llguidance::earley::Parser;
-use llguidance::toktrie::Recognizer;
+use llguidance::toktrie::{INVALID_TOKEN, Recognizer};
 
 use super::closing::Closing;
 use super::grammar::Grammar;
@@ -169,6 +169,31 @@ impl Matcher {
         Ok(Accepted::Yes)
     }
 
+    /// Begins the text with `bytes`, the end of a token, if they fit and the text can be complete within `left` tokens after
+    /// them.
+    pub(super) fn begin_within(&mut self, bytes: &[u8], left: usize) -> Result<bool> {
+        self.go_on(|matcher| {
+            let fits = guarded(|| {
+                matcher.parser.with_recognizer(|recognizer| {
+                    recognizer.trie_started("begins");
+                    let fits = bytes.iter().all(|&byte| recognizer.try_push_byte(byte));
+                    recognizer.trie_finished();
+                    fits
+                })
+            })?;
+            matcher.check_limits()?;
+            if !fits {
+                return Ok(false);
+            }
+            matcher.push_bytes(bytes, INVALID_TOKEN)?;
+            let fits = matcher.close(left).is_ok();
+            if !fits {
+                matcher.pop(1)?;
+            }
+            Ok(fits)
+        })
+    }
+
     /// Whether `token` may come next, without a limit on the tokens.
     ///
     /// # Errors
@@ -302,7 +327,7 @@ impl Matcher {
         if self.closing.tokens().is_none() {
             let vocabulary = Arc::clone(self.grammar.vocabulary());
             let first = self.at_beginning();
-            self.closing.find(&mut self.parser, &vocabulary, first)?;
+            self.closing.find(&mut self.parser, &vocabulary, first, self.grammar.ends())?;
             self.check_limits()?;
             if self.closing.tokens().is_none() {
                 return Err(self.error("found no way to complete the text within the bounds of the search"));
@@ -337,6 +362,10 @@ impl Matcher {
     fn push(&mut self, token: u32) -> Result<()> {
         let vocabulary = Arc::clone(self.grammar.vocabulary());
         let bytes = vocabulary.token(token, self.at_beginning());
+        self.push_bytes(bytes, token)
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8], token: u32) -> Result<()> {
         let applied = guarded(|| self.parser.apply_token(bytes, token))?;
         applied.map_err(|error| self.error(&error.to_string()))?;
         self.tokens.push(bytes.len());

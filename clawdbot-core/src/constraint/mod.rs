@@ -11,22 +11,29 @@ mod closing;
 mod forced;
 mod grammar;
 mod guard;
+mod guide;
 mod lazy;
 mod mask;
 mod matcher;
 mod schema;
+mod source;
 mod spec;
 mod vocabulary;
 
 pub use check::Constraint;
 pub use grammar::Grammar;
+pub use guide::Guide;
+pub(crate) use guide::Lead;
 pub use lazy::LazyVocabulary;
 pub use mask::Mask;
 pub use matcher::{Accepted, Matcher};
+pub(crate) use source::Source;
 pub use spec::ConstraintSpec;
 pub use vocabulary::Vocabulary;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_calls;
 #[cfg(test)]
 mod tests_schemas;

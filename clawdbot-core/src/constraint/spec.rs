@@ -77,6 +77,14 @@ impl ConstraintSpec {
         }
     }
 
+    /// Refuses what is malformed or not enforced, as far as it is known without a vocabulary.
+    ///
+    /// # Errors
+    /// `InvalidConstraint`.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.read().map(|_| ())
+    }
+
     /// The constraint for the parser's crate.
     ///
     /// # Errors
@@ -118,7 +126,7 @@ impl ConstraintSpec {
 }
 
 /// A grammar for JSON of `schema`, which has no settings of its own.
-fn json_grammar(schema: Value) -> TopLevelGrammar {
+pub(super) fn json_grammar(schema: Value) -> TopLevelGrammar {
     let mut object = match schema {
         Value::Object(object) => object,
         _ => serde_json::Map::new(),
@@ -151,7 +159,7 @@ fn unanchored(regex: &str) -> &str {
 }
 
 /// A regular expression for `text` itself, for a grammar.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let mut regex = String::new();
     for c in text.chars() {
         match c {

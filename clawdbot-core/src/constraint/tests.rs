@@ -14,6 +14,11 @@ const END: u32 = 0;
 
 /// A byte-level tokenizer: the bytes, some pairs, and an end token.
 fn tokenizer() -> Tokenizer {
+    tokenizer_with(&[])
+}
+
+/// The same with further special tokens.
+pub(super) fn tokenizer_with(special: &[&str]) -> Tokenizer {
     let byte = |byte: u8| match byte {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => char::from(byte),
         0..=0x20 => char::from_u32(0x100 + u32::from(byte)).expect("a character"),
@@ -29,10 +34,14 @@ fn tokenizer() -> Tokenizer {
     for (id, merge) in merges.iter().enumerate() {
         vocab.insert(merge.replace(' ', ""), json!(257 + id));
     }
+    let added = std::iter::once((0, "</s>")).chain((300..).zip(special.iter().copied()));
+    let added = added.map(|(id, content)| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    });
     let json = json!({
         "version": "1.0",
-        "added_tokens": [{"id": 0, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": true}],
+        "added_tokens": added.collect::<Vec<_>>(),
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
         "model": {"type": "BPE", "vocab": vocab, "merges": merges},

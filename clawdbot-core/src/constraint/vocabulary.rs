@@ -11,6 +11,8 @@ use crate::tokenizer::{TokenBytes, Tokenizer};
 
 /// Longest token in the trie, in bytes. Longer ones (long runs of spaces) are never allowed; their parts are.
 const MAX_TOKEN: usize = 512;
+/// Longest token of white space between reasoning and a constrained text, in bytes.
+const MAX_SPACE: usize = 16;
 /// Most token ids: the trie numbers them in 24 bits, and its nodes in 22.
 const MAX_TOKENS: usize = 1 << 20;
 /// Most bytes of all tokens: what bounds the trie's nodes.
@@ -28,6 +30,10 @@ pub struct Vocabulary {
     computer: Arc<SlicedBiasComputer>,
     /// Where the first token of a text has other bytes.
     first: Option<Trie>,
+    /// Special tokens that a grammar may ask for, with their texts.
+    marks: Vec<(String, u32)>,
+    /// Tokens of white space.
+    spaces: Vec<u32>,
     bytes: u64,
 }
 
@@ -86,11 +92,34 @@ impl Vocabulary {
     /// # Errors
     /// `UnsupportedModel` if tokens have no text of their own, or are too many.
     pub fn new(tokenizer: &Tokenizer) -> Result<Self> {
-        let TokenBytes { inner, first } = tokenizer.token_bytes()?;
+        Self::with_marks(tokenizer, &[])
+    }
+
+    /// As [`Vocabulary::new`], with `marks`, special tokens that a grammar may ask for. No text has them.
+    pub(crate) fn with_marks(tokenizer: &Tokenizer, marks: &[(String, u32)]) -> Result<Self> {
+        let TokenBytes { mut inner, mut first } = tokenizer.token_bytes()?;
+        for table in std::iter::once(&mut inner).chain(&mut first) {
+            // Such a byte, which vocabularies of bytes have, would spell marks.
+            for bytes in
+                table.iter_mut().filter(|bytes| bytes.as_ref().is_some_and(|bytes| bytes.contains(&MARK)))
+            {
+                *bytes = None;
+            }
+            for (_, id) in marks {
+                if let Some(bytes) = table.get_mut(*id as usize) {
+                    *bytes = Some(mark_bytes(*id).to_vec());
+                }
+            }
+        }
         let all: usize = inner.iter().flatten().map(Vec::len).sum();
         if inner.len() > MAX_TOKENS || all > MAX_BYTES {
             return Err(too_large(inner.len(), all));
         }
+        let space = |bytes: &Vec<u8>| {
+            (1..=MAX_SPACE).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_whitespace)
+        };
+        let spaces = (0..).zip(&inner).filter(|(_, bytes)| bytes.as_ref().is_some_and(space));
+        let spaces = spaces.map(|(id, _)| id).collect();
         let trie = guarded(|| trie(inner))?;
         let first = first.map(|first| guarded(|| trie_of_first(first))).transpose()?;
         let size = |trie: &TokTrie| {
@@ -103,7 +132,8 @@ impl Vocabulary {
         let slices = SLICES.map(str::to_owned);
         let computer = guarded(|| SlicedBiasComputer::new(&env, &slices))?
             .map_err(|error| Error::internal(format!("slices of the vocabulary: {error}")))?;
-        Ok(Vocabulary { tokenizer: tokenizer.clone(), env, computer: Arc::new(computer), first, bytes })
+        let (tokenizer, marks) = (tokenizer.clone(), marks.to_vec());
+        Ok(Vocabulary { tokenizer, env, computer: Arc::new(computer), first, marks, spaces, bytes })
     }
 
     /// Token ids are below this.
@@ -134,6 +164,26 @@ impl Vocabulary {
         }
         let trie = self.first.as_ref().filter(|_| first).map_or(self.trie(), |first| &first.0);
         Some(trie.prefix_token_id(bytes)).filter(|&(_, len)| len > 0)
+    }
+
+    /// Special tokens that a grammar may ask for, with their texts.
+    pub(super) fn marks(&self) -> &[(String, u32)] {
+        &self.marks
+    }
+
+    /// Tokens of white space alone, short ones.
+    pub(super) fn spaces(&self) -> &[u32] {
+        &self.spaces
+    }
+
+    /// The text of `token`, also of a special token.
+    pub(super) fn text_of(&self, token: u32) -> Vec<u8> {
+        let special = || self.tokenizer.id_to_token(token).unwrap_or_default().into_bytes();
+        match self.token(token, false) {
+            [] => special(),
+            [MARK, ..] => special(),
+            bytes => bytes.to_vec(),
+        }
     }
 
     /// The tokenizer.
@@ -171,6 +221,15 @@ impl Vocabulary {
     pub(super) fn first_differs(&self) -> bool {
         self.first.is_some()
     }
+}
+
+/// The first byte of a mark: no text in UTF-8 has it.
+const MARK: u8 = 0xfe;
+
+/// What stands for the special token `id` in a grammar: bytes that no text has.
+pub(super) fn mark_bytes(id: u32) -> [u8; 5] {
+    let digit = |shift: u32| 0x80 | (id >> shift & 0x3f) as u8;
+    [MARK, digit(18), digit(12), digit(6), digit(0)]
 }
 
 fn trie(tokens: Vec<Option<Vec<u8>>>) -> TokTrie {

@@ -2,14 +2,14 @@
 
 use std::time::Instant;
 
-use crate::constraint::{Accepted, Matcher};
+use crate::constraint::{Accepted, Guide, Mask};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sampling::{Sampled, State};
 
 /// The constraint of a request, at the end of its text so far.
 #[derive(Debug)]
 pub(crate) struct Constrained {
-    matcher: Matcher,
+    guide: Guide,
     /// Whether some token ends the text. Without one, the text ends where no other text may follow.
     has_end: bool,
     /// Whether the text is over.
@@ -29,28 +29,28 @@ pub(super) struct MaskTimes {
 }
 
 impl Constrained {
-    /// A text that `matcher` constrains, of at most `left` tokens. `ends`: the tokens that end it. `began`: when the constraint
+    /// A text that `guide` constrains, of at most `left` tokens. `ends`: the tokens that end it. `began`: when the constraint
     /// was asked for.
     ///
     /// # Errors
-    /// As [`Matcher::mask`]: also where the shortest text that the constraint allows has more tokens than `left`.
-    pub(crate) fn new(mut matcher: Matcher, ends: &[u32], left: usize, began: Instant) -> Result<Self> {
-        matcher.mask(Some(left))?;
+    /// As [`Guide::check`]: also where the shortest text that the constraint allows has more tokens than `left`.
+    pub(crate) fn new(mut guide: Guide, ends: &[u32], left: usize, began: Instant) -> Result<Self> {
+        guide.check(left)?;
         let first = began.elapsed().as_secs_f64();
-        Ok(Constrained { matcher, has_end: !ends.is_empty(), over: false, first, masks: Vec::new() })
+        Ok(Constrained { guide, has_end: !ends.is_empty(), over: false, first, masks: Vec::new() })
     }
 
-    /// Draws the next token with `sample`, which overwrites logits and gets what is allowed as bits. At most `left` tokens may
+    /// Draws the next token with `sample`, which overwrites logits and gets what is allowed as bits, or nothing if all is. At most `left` tokens may
     /// come, this one included.
     ///
     /// # Errors
-    /// As [`Matcher::mask`], [`Matcher::accept`] and `sample`; `OutOfBudget` without memory.
+    /// As [`Guide::mask`], [`Guide::accept`] and `sample`; `OutOfBudget` without memory.
     pub(super) fn draw(
         &mut self,
         logits: &mut [f32],
         state: &mut State,
         left: usize,
-        sample: impl Fn(&mut [f32], &mut State, &[u32]) -> Result<Sampled>,
+        sample: impl Fn(&mut [f32], &mut State, Option<&[u32]>) -> Result<Sampled>,
     ) -> Result<Sampled> {
         let mut kept = Vec::new();
         kept.try_reserve_exact(logits.len()).map_err(|_| no_memory())?;
@@ -58,13 +58,15 @@ impl Constrained {
         let before = *state;
         loop {
             let began = Instant::now();
-            let mask = self.matcher.mask(Some(left))?;
+            let mask = self.guide.mask(left)?.map(Mask::words);
             let seconds = began.elapsed().as_secs_f32();
-            let sampled = sample(logits, state, mask.words())?;
-            self.masks.try_reserve(1).map_err(|_| no_memory())?;
-            self.masks.push(seconds);
-            if self.matcher.accept(sampled.id, Some(left))? == Accepted::Yes {
-                self.over = !self.has_end && self.matcher.must_end()?;
+            let sampled = sample(logits, state, mask)?;
+            if self.guide.in_text() {
+                self.masks.try_reserve(1).map_err(|_| no_memory())?;
+                self.masks.push(seconds);
+            }
+            if self.guide.accept(sampled.id, left)? == Accepted::Yes {
+                self.over = !self.has_end && self.guide.must_end()?;
                 return Ok(sampled);
             }
             // With this token, there would be no room to complete the text: another one.
@@ -80,7 +82,7 @@ impl Constrained {
 
     /// Bytes that it keeps.
     pub(super) fn bytes(&self) -> usize {
-        self.matcher.bytes() + 4 * self.masks.capacity()
+        self.guide.bytes() + 4 * self.masks.capacity()
     }
 
     pub(super) fn times(&self) -> MaskTimes {

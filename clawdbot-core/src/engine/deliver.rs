@@ -185,7 +185,7 @@ impl Draw<'_> {
         *outcome = Some(match constrained {
             None => sample(logits, drawable, options, history, state, None),
             Some(constrained) => constrained.draw(logits, state, *left, |logits, state, allowed| {
-                sample(logits, drawable, options, history, state, Some(allowed))
+                sample(logits, drawable, options, history, state, allowed)
             }),
         });
     }

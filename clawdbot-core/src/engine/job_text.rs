@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::options::Resolved;
-use crate::output::{OutputFormats, OutputParser, Piece as Part, ToolCall, Tools};
+use crate::output::{OutputFormats, OutputParser, Piece as Part, ReasoningMarks, ToolCall, Tools};
 use crate::tokenizer::{SkipSpecialTokens, StopMatcher, StreamDecoder, Tokenizer};
 
 /// Tokens of the prompt that the decoder gets: enough to know how its text ends.
@@ -30,6 +30,7 @@ struct OutputReader {
     /// Whether special tokens are left out, but for those that the parser must see.
     skips: bool,
     shown: Vec<u32>,
+    reasoning: Option<ReasoningMarks>,
 }
 
 impl OutputReader {
@@ -44,8 +45,9 @@ impl OutputReader {
         let marks = formats.marks();
         let shown = marks.iter().filter_map(|mark| tokenizer.token_to_id(mark)).collect();
         let parser = formats.parser(tools, prompt.len(), &tail);
+        let reasoning = formats.reasoning_marks(&tail);
         let tokenizer = tokenizer.clone();
-        Ok(Some(OutputReader { parser, tokenizer, skips: options.skip_special_tokens, shown }))
+        Ok(Some(OutputReader { parser, tokenizer, skips: options.skip_special_tokens, shown, reasoning }))
     }
 
     /// Whether the parser gets to see `id`.
@@ -112,6 +114,11 @@ impl JobText {
             decoder.push(id)?;
         }
         Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit, reader })
+    }
+
+    /// The marks of the reasoning that may come before the answer.
+    pub(crate) fn reasoning_marks(&self) -> Option<ReasoningMarks> {
+        self.reader.as_ref().and_then(|reader| reader.reasoning)
     }
 
     /// Whether the text comes after another one.

@@ -134,6 +134,11 @@ options! {
         add_special_tokens: Option<bool> = None, "true for text, false for a chat, whose template adds its own";
         /// Leave special tokens out of the completion's text.
         skip_special_tokens: bool = true;
+        /// In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one call; or the name of the
+        /// function that it must call. Calls that are required are enforced, with the schemas of their arguments.
+        tool_choice: String [OptionType::Name] = AUTO.to_owned(), "auto";
+        /// Whether an answer may have several tool calls.
+        parallel_tool_calls: bool = true;
         /// Format in which tool calls are read from the output. `auto`: that of the chat template, in a chat with tools.
         tool_format: String [OptionType::Choice(TOOL_FORMAT_NAMES)] = AUTO.to_owned(), "auto";
         /// Format in which reasoning is told from the answer. `auto`: that of the chat template, in a chat.

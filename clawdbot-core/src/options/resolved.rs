@@ -110,6 +110,8 @@ pub(crate) struct Resolved {
     /// `None` where a session was continued, whose texts are there already.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) skip_special_tokens: bool,
+    pub(crate) tool_choice: String,
+    pub(crate) parallel_tool_calls: bool,
     /// The format of calls, or `none`.
     pub(crate) tool_format: String,
     /// The format of reasoning, or `none`.
@@ -266,6 +268,8 @@ impl Resolved {
             logprobs: options.logprobs,
             add_special_tokens: options.add_special_tokens,
             skip_special_tokens: options.skip_special_tokens,
+            tool_choice: options.tool_choice.clone(),
+            parallel_tool_calls: options.parallel_tool_calls,
             tool_format: named(&options.tool_format),
             reasoning_format: named(&options.reasoning_format),
             samplers,
@@ -328,6 +332,8 @@ impl Resolved {
             logprobs: None,
             add_special_tokens: None,
             skip_special_tokens: true,
+            tool_choice: AUTO.to_owned(),
+            parallel_tool_calls: true,
             tool_format: NONE.to_owned(),
             reasoning_format: NONE.to_owned(),
         }
@@ -392,7 +398,7 @@ mod tests {
             "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
-            "add_special_tokens": false, "skip_special_tokens": false, "tool_format": "hermes", "reasoning_format": "think"
+            "add_special_tokens": false, "skip_special_tokens": false, "tool_choice": "required", "parallel_tool_calls": false, "tool_format": "hermes", "reasoning_format": "think"
         }"#;
         let given: Value = serde_json::from_str(given).unwrap();
         let defaults = GenerationDefaults::default();

@@ -2,6 +2,7 @@
 
 use super::call::Calls;
 use super::tools::Tools;
+use super::writing::Writing;
 
 /// How a family of models writes tool calls.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct ToolFormat {
     pub(super) template: &'static [&'static [&'static str]],
     /// Marks inside of calls, for formats whose marks are special tokens.
     pub(super) inner: &'static [&'static str],
+    /// How calls are written where they are enforced; `None` if they cannot be.
+    pub(super) writing: Option<Writing>,
     pub(super) grammar: Grammar,
 }
 
@@ -40,6 +43,14 @@ pub(super) struct ReasoningFormat {
     pub(super) dropped: &'static [&'static str],
     /// Whether it is that of [`Grammar::Messages`], with no marks of its own.
     pub(super) messages: bool,
+}
+
+impl ReasoningFormat {
+    /// Whether a prompt whose text ends with `tail` has opened it.
+    pub(super) fn opened_by(&self, tail: &str) -> bool {
+        let tail = tail.trim_end();
+        self.open.iter().any(|open| tail.ends_with(open.trim_end()))
+    }
 }
 
 /// How the output is divided.

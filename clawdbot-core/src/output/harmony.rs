@@ -14,8 +14,14 @@ const RETURN: &str = "<|return|>";
 const CONSTRAIN: &str = "<|constrain|>";
 
 /// Its marks, all of them special tokens.
-pub(super) const MARKS: &[&str] = &[START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN];
+pub(crate) const MARKS: &[&str] = &[START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN];
 
+/// The beginning of the reasoning's message, as models write it.
+pub(super) const ANALYSIS: &str = "<|channel|>analysis<|message|>";
+/// The end of the reasoning's message, with the beginning of the next one.
+pub(super) const NEXT: &str = "<|end|><|start|>assistant";
+/// The beginning of the answer's message, as models write it.
+pub(super) const FINAL: &str = "<|channel|>final<|message|>";
 /// How a prompt ends that has begun a message.
 const OPENED: &str = "<|start|>assistant";
 /// Most bytes of a header.

@@ -15,16 +15,19 @@ mod reasoning;
 mod table;
 mod tools;
 mod value;
+mod writing;
 
 pub(crate) use call::Piece;
 pub use call::ToolCall;
-pub(crate) use parser::{OutputFormats, OutputParser};
+pub(crate) use harmony::MARKS as HARMONY_MARKS;
+pub(crate) use parser::{OutputFormats, OutputParser, ReasoningMarks};
 #[cfg(feature = "fuzzing")]
 pub(crate) use table::output_examples;
 pub(crate) use table::{
     AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of,
 };
 pub(crate) use tools::Tools;
+pub(crate) use writing::{Function, Part, WrittenCalls, functions};
 
 #[cfg(test)]
 mod tests;

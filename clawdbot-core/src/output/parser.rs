@@ -3,7 +3,7 @@
 use super::blocks::Blocks;
 use super::call::Piece;
 use super::format::{Grammar, ReasoningFormat, ToolFormat};
-use super::harmony::{MARKS, Messages, Wants};
+use super::harmony::{ANALYSIS, FINAL, MARKS, Messages, NEXT, Wants};
 use super::table::{reasoning_format, tool_format};
 use super::tools::Tools;
 use crate::error::{Error, Result};
@@ -63,6 +63,23 @@ impl OutputFormats {
         marks
     }
 
+    /// The marks of the reasoning that may come after a prompt whose text ends with `tail`.
+    pub(crate) fn reasoning_marks(&self, tail: &str) -> Option<ReasoningMarks> {
+        if self.is_messages() {
+            let open: &'static [&'static str] = &[ANALYSIS];
+            let opened = tail.trim_end().ends_with(ANALYSIS);
+            return Some(ReasoningMarks { open, close: NEXT, opened, spaces: false });
+        }
+        let format = self.reasoning?;
+        let opened = format.opened_by(tail);
+        Some(ReasoningMarks { open: format.open, close: format.close, opened, spaces: true })
+    }
+
+    /// What is written before the text of an answer.
+    pub(crate) fn answer_header(&self) -> &'static str {
+        if self.is_messages() { FINAL } else { "" }
+    }
+
     fn is_messages(&self) -> bool {
         let tools = self.tools.is_some_and(|format| matches!(format.grammar, Grammar::Messages));
         tools || self.reasoning.is_some_and(|format| format.messages)
@@ -78,12 +95,21 @@ impl OutputFormats {
             Some(Grammar::Blocks { blocks, dropped }) => (blocks, dropped),
             _ => (&[], &[]),
         };
-        let tail = tail.trim_end();
-        let opens =
-            |format: &&ReasoningFormat| format.open.iter().any(|open| tail.ends_with(open.trim_end()));
-        let inside = self.reasoning.is_some_and(|format| opens(&format));
+        let inside = self.reasoning.is_some_and(|format| format.opened_by(tail));
         OutputParser(Reader::Blocks(Blocks::new(self.reasoning, parts, tools, prompt, inside)))
     }
+}
+
+/// The marks of reasoning that may come before an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ReasoningMarks {
+    /// What opens it: one of these.
+    pub(crate) open: &'static [&'static str],
+    pub(crate) close: &'static str,
+    /// Whether the prompt has opened it.
+    pub(crate) opened: bool,
+    /// Whether white space may come after it.
+    pub(crate) spaces: bool,
 }
 
 /// Reads an output piece by piece: text, reasoning, calls. All that it gives, in order, is the output, but for marks and the spaces

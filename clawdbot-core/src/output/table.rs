@@ -5,6 +5,7 @@ use super::formats::{
     action, apertus, deepseek, function_tags, gemma, glm, invoke, json, kimi, llama, mistral, pythonic,
 };
 use super::reasoning::REASONING_FORMATS;
+use super::writing::{Part, Writing};
 
 /// gpt-oss.
 const HARMONY: ToolFormat = ToolFormat {
@@ -13,6 +14,10 @@ const HARMONY: ToolFormat = ToolFormat {
     example: "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
     template: &[&["<|channel|>", "functions."]],
     inner: &[],
+    writing: Writing::single("<|channel|>commentary to=functions.", "", "", |function| {
+        let open = Part::text(format!("{} <|constrain|>json<|message|>", function.name));
+        Ok(vec![open, Part::Json(function.parameters.clone())])
+    }),
     grammar: Grammar::Messages,
 };
 

@@ -18,8 +18,11 @@ impl Tools {
         let list = tools.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         let functions = list.iter().filter_map(|tool| {
             let tool = tool.get("function").unwrap_or(tool);
-            let properties = tool.get("parameters").and_then(|schema| schema.get("properties"));
-            let properties = properties.and_then(Value::as_object).cloned().unwrap_or_default();
+            let schema = tool.get("parameters").unwrap_or(&Value::Null);
+            let properties = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+            let properties = properties
+                .map(|(key, property)| (key.clone(), resolve(property, schema).unwrap_or(property).clone()))
+                .collect();
             Some((tool.get("name")?.as_str()?.to_owned(), properties))
         });
         Tools { functions: functions.collect() }
@@ -54,6 +57,19 @@ impl Tools {
         };
         value.filter(fits).unwrap_or_else(|| Value::from(text))
     }
+}
+
+/// What `schema` refers to, if it refers to something in `root`.
+pub(super) fn resolve<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a Value> {
+    const MAX_REFERENCES: usize = 16;
+    let mut schema = schema;
+    for _ in 0..MAX_REFERENCES {
+        match schema.get("$ref") {
+            None => return Some(schema),
+            Some(reference) => schema = root.pointer(reference.as_str()?.strip_prefix('#')?)?,
+        }
+    }
+    None
 }
 
 /// The types that a schema allows, in `type`, `anyOf` or `oneOf`; empty if it does not say.

@@ -12,8 +12,9 @@ use std::time::Instant;
 
 use super::loaded::Loaded;
 use super::mtp::check_mtp_loaded;
+use super::reply::Reply;
 use crate::cancel::{CancelHandle, Ticket};
-use crate::constraint::Matcher;
+use crate::constraint::{Guide, Lead};
 use crate::engine::{Constrained, Job, JobText, Scores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
@@ -21,7 +22,7 @@ use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::load::text::no_tokenizer;
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
-use crate::output::{AUTO, NONE, Tools};
+use crate::output::{AUTO, NONE};
 use crate::runtime::LogLevel;
 use crate::tokenizer::AddSpecialTokens;
 
@@ -145,15 +146,15 @@ impl Session {
         delivery: Delivery,
         ticket: Ticket,
     ) -> Result<Stream> {
-        self.request_from(None, Tools::default(), options, delivery, ticket)
+        self.request_from(None, Reply::of(options)?, options, delivery, ticket)
     }
 
-    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache. `tools`: what may be
-    /// called.
+    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache. `reply`: what the answer
+    /// may be.
     pub(crate) fn request_from(
         &mut self,
         whole: Option<Vec<u32>>,
-        tools: Tools,
+        reply: Reply,
         options: &GenerateOptions,
         delivery: Delivery,
         ticket: Ticket,
@@ -163,8 +164,11 @@ impl Session {
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let breakers = dry_breakers(loaded, options)?;
         let began = Instant::now();
-        let grammar =
-            loaded.shared.constraints.grammar(options, loaded.text.as_ref(), loaded.runtime.budget())?;
+        let Reply { tools, source, mark } = reply;
+        let constraints = &loaded.shared.constraints;
+        let grammar = source
+            .map(|source| constraints.grammar(source, loaded.text.as_ref(), loaded.runtime.budget()))
+            .transpose()?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
         engine.check_queue()?;
@@ -216,8 +220,10 @@ impl Session {
         let constrained = grammar.map(|grammar| {
             let (ends, left) =
                 (&resolved.stop_token_ids, (context - length).min(resolved.max_tokens as usize));
-            let matcher = Matcher::new(&grammar, ends, text.as_ref().is_some_and(JobText::follows))?;
-            Constrained::new(matcher, ends, left, began).map(Box::new)
+            let reasoning = text.as_ref().and_then(JobText::reasoning_marks);
+            let follows = text.as_ref().is_some_and(JobText::follows);
+            let guide = Guide::new(&grammar, ends, follows, Lead { reasoning, mark })?;
+            Constrained::new(guide, ends, left, began).map(Box::new)
         });
         let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);

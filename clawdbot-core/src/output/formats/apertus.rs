@@ -6,6 +6,7 @@ use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{arguments, calls_with, start_of};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 fn read(text: &str, _: &Tools) -> Calls {
     calls_with(text, |value: &Value| {
@@ -17,12 +18,18 @@ fn read(text: &str, _: &Tools) -> Calls {
     })
 }
 
+fn write(function: &Function) -> Parts {
+    let name = Value::from(function.name.as_str());
+    Ok(vec![Part::text(format!("{{{name}: ")), Part::Json(function.parameters.clone()), Part::text("}")])
+}
+
 pub(in crate::output) const APERTUS: ToolFormat = ToolFormat {
     name: "apertus",
     models: "Apertus",
     example: r#"<|tools_prefix|>[{"f": {"a": 1}}]<|tools_suffix|>"#,
     template: &[&["<|tools_prefix|>"]],
     inner: &[],
+    writing: Writing::blocks(["<|tools_prefix|>[", ", ", "]<|tools_suffix|>"], "<|tools_prefix|>", write),
     grammar: Grammar::Blocks {
         blocks: &[Block::between("<|tools_prefix|>", "<|tools_suffix|>", Quotes::Json, read).special()],
         dropped: &[],

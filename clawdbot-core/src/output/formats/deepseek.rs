@@ -5,6 +5,7 @@ use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{object, start_of, without_fence};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 const SEPARATOR: &str = "<｜tool▁sep｜>";
 
@@ -18,15 +19,34 @@ fn read(text: &str, _: &Tools) -> Calls {
     Ok(vec![RawCall::new(name, object(without_fence(given))?)?])
 }
 
+/// In V3.1's way, or in the one before it.
+fn write(function: &Function) -> Parts {
+    let (name, json) = (&function.name, Part::Json(function.parameters.clone()));
+    let before = format!("function{SEPARATOR}{name}\n```json\n");
+    Ok(vec![Part::One(vec![
+        vec![Part::text(format!("{name}{SEPARATOR}")), json.clone()],
+        vec![Part::text(before), json, Part::text("\n```")],
+    ])])
+}
+
 pub(in crate::output) const DEEPSEEK: ToolFormat = ToolFormat {
     name: "deepseek",
     models: "DeepSeek V3, R1 and V3.1",
     example: "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     template: &[&["<｜tool▁calls▁begin｜>"], &["<｜tool▁call▁begin｜>"]],
     inner: &[SEPARATOR],
+    writing: Writing::blocks(
+        [
+            "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜><｜tool▁call▁begin｜>",
+            "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+        ],
+        "<｜tool▁calls▁begin｜>",
+        write,
+    ),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::None, read).special()
+            Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::Json, read).special()
         ],
         dropped: &["<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"],
     },

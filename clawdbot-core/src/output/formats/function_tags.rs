@@ -2,15 +2,18 @@
 
 use serde_json::Map;
 
+use super::bare;
 use super::tags::{between, next_tag, of_lines};
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{object, start_of};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 const FUNCTION: &str = "<function=";
 const END: &str = "</function>";
 const PARAMETER: &str = "<parameter=";
+const CLOSE: &str = "</parameter>";
 
 /// Functions one after the other.
 fn functions(text: &str, tools: &Tools) -> Calls {
@@ -56,7 +59,6 @@ fn function<'a>(text: &'a str, tools: &Tools) -> Result<(RawCall, &'a str), Stri
 
 /// The text of an argument, and what comes after it. Some answers leave out `</parameter>`.
 fn parameter(text: &str) -> Result<(&str, &str), String> {
-    const CLOSE: &str = "</parameter>";
     for (place, _) in text.match_indices('<') {
         let (before, rest) = text.split_at(place);
         if let Some(after) = rest.strip_prefix(CLOSE) {
@@ -69,12 +71,29 @@ fn parameter(text: &str) -> Result<(&str, &str), String> {
     Err(format!("expected {CLOSE} after {}", start_of(text)))
 }
 
+/// Each argument on lines of its own; none of `never` is in one.
+fn write(function: &Function, never: [&'static str; 4]) -> Parts {
+    let arguments = bare::arguments(function)?;
+    let written = bare::in_order(&arguments, |argument| {
+        let open = Part::text(format!("{PARAMETER}{}>\n", argument.key));
+        let value = argument.value(&never, "\n</parameter>\n")?;
+        Ok([vec![open], value].concat())
+    })?;
+    let open = Part::text(format!("{FUNCTION}{}>\n", function.name));
+    Ok([vec![open], written, vec![Part::text(END)]].concat())
+}
+
 pub(in crate::output) const QWEN3_CODER: ToolFormat = ToolFormat {
     name: "qwen3_coder",
     models: "Qwen3-Coder, Qwen 3.5, Nemotron 3, Step 3.5",
     example: "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n</function>\n</tool_call>",
     template: &[&["<tool_call>", "<function="]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"],
+        "<tool_call>",
+        |function| write(function, [CLOSE, END, "\n<parameter=", "</tool_call>"]),
+    ),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::between("<tool_call>", "</tool_call>", Quotes::None, functions),
@@ -91,6 +110,11 @@ pub(in crate::output) const SEED_OSS: ToolFormat = ToolFormat {
     example: "<seed:tool_call>\n<function=f>\n<parameter=a>1</parameter>\n</function>\n</seed:tool_call>",
     template: &[&["<seed:tool_call>"]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<seed:tool_call>\n", "\n</seed:tool_call>\n<seed:tool_call>\n", "\n</seed:tool_call>"],
+        "<seed:tool_call>",
+        |function| write(function, [CLOSE, END, "\n<parameter=", "</seed:tool_call>"]),
+    ),
     grammar: Grammar::Blocks {
         blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions).special()],
         dropped: &[],
@@ -103,5 +127,9 @@ pub(in crate::output) const FUNCTIONARY: ToolFormat = ToolFormat {
     example: "<function=f>{\"a\": 1}</function>",
     template: &[&["<function=", "</function>"]],
     inner: &[],
+    writing: Writing::blocks([FUNCTION, FUNCTION, ""], FUNCTION, |function| {
+        let json = Part::Json(function.parameters.clone());
+        Ok(vec![Part::text(format!("{}>", function.name)), json, Part::text(END)])
+    }),
     grammar: Grammar::Blocks { blocks: &[Block::between(FUNCTION, END, Quotes::Json, rest)], dropped: &[] },
 };

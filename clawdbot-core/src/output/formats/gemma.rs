@@ -119,6 +119,7 @@ pub(in crate::output) const GEMMA4: ToolFormat = ToolFormat {
     example: "<|tool_call>call:f{a:1,b:<|\"|>x<|\"|>}<tool_call|>",
     template: &[&["<|tool_call>"]],
     inner: &[QUOTE],
+    writing: None,
     grammar: Grammar::Blocks {
         blocks: &[Block::between("<|tool_call>", "<tool_call|>", Quotes::Mark(QUOTE), gemma4).special()],
         dropped: &[],
@@ -131,6 +132,7 @@ pub(in crate::output) const FUNCTION_GEMMA: ToolFormat = ToolFormat {
     example: "<start_function_call>call:f{a:1,b:<escape>x<escape>}<end_function_call>",
     template: &[&["<start_function_call>"]],
     inner: &[ESCAPE],
+    writing: None,
     grammar: Grammar::Blocks {
         blocks: &[Block::between(
             "<start_function_call>",

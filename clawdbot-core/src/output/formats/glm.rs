@@ -2,11 +2,13 @@
 
 use serde_json::Map;
 
+use super::bare;
 use super::tags::{between, next_tag};
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 fn read(text: &str, tools: &Tools) -> Calls {
     let name = text.split("<arg_key>").next().unwrap_or(text);
@@ -29,12 +31,29 @@ fn read(text: &str, tools: &Tools) -> Calls {
     }
 }
 
+fn write(function: &Function) -> Parts {
+    const END: &str = "</arg_value>";
+    let arguments = bare::arguments(function)?;
+    let written = bare::in_order(&arguments, |argument| {
+        let mut parts = vec![Part::text(format!("<arg_key>{}</arg_key>\n<arg_value>", argument.key))];
+        parts.extend(argument.value(&[END, "</tool_call>"], END)?);
+        parts.push(Part::text("\n"));
+        Ok(parts)
+    })?;
+    Ok([vec![Part::text(format!("{}\n", function.name))], written].concat())
+}
+
 pub(in crate::output) const GLM: ToolFormat = ToolFormat {
     name: "glm",
     models: "GLM 4.5, 4.6, 4.7 and 5",
     example: "<tool_call>f\n<arg_key>a</arg_key>\n<arg_value>1</arg_value>\n</tool_call>",
     template: &[&["<arg_key>"]],
     inner: &["<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"],
+    writing: Writing::blocks(
+        ["<tool_call>", "</tool_call>\n<tool_call>", "</tool_call>"],
+        "<tool_call>",
+        write,
+    ),
     grammar: Grammar::Blocks {
         blocks: &[Block::between("<tool_call>", "</tool_call>", Quotes::None, read)],
         dropped: &[],

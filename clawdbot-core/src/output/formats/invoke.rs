@@ -3,11 +3,13 @@
 
 use serde_json::{Map, Value};
 
+use super::bare;
 use super::tags::{between, next_tag};
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 /// Tags of a format.
 struct Tags {
@@ -77,12 +79,30 @@ fn dsml(text: &str, tools: &Tools) -> Calls {
     invokes(text, tools, &DSML)
 }
 
+/// `kind`: what the tag of an argument says, which is a text or is none.
+fn write(function: &Function, tags: &Tags, kind: fn(bool) -> &'static str, close: &'static str) -> Parts {
+    let arguments = bare::arguments(function)?;
+    let written = bare::in_order(&arguments, |argument| {
+        let kind = kind(argument.is_text()?);
+        let open = Part::text(format!("{}\"{}\"{kind}>", tags.parameter, argument.key));
+        let value = argument.value(&[tags.end_parameter, tags.end_invoke, close], tags.end_parameter)?;
+        Ok([vec![open], value, vec![Part::text("\n")]].concat())
+    })?;
+    let open = Part::text(format!("{}\"{}\">\n", tags.invoke, function.name));
+    Ok([vec![open], written, vec![Part::text(tags.end_invoke)]].concat())
+}
+
 pub(in crate::output) const MINIMAX_M2: ToolFormat = ToolFormat {
     name: "minimax_m2",
     models: "MiniMax M2",
     example: "<minimax:tool_call>\n<invoke name=\"f\">\n<parameter name=\"a\">1</parameter>\n</invoke>\n</minimax:tool_call>",
     template: &[&["<minimax:tool_call>"]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<minimax:tool_call>\n", "\n", "\n</minimax:tool_call>"],
+        "<minimax:tool_call>",
+        |function| write(function, &MINIMAX, |_| "", "</minimax:tool_call>"),
+    ),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax).special()
@@ -97,6 +117,14 @@ pub(in crate::output) const DEEPSEEK_DSML: ToolFormat = ToolFormat {
     example: "<｜DSML｜function_calls>\n<｜DSML｜invoke name=\"f\">\n<｜DSML｜parameter name=\"a\" string=\"false\">1</｜DSML｜parameter>\n</｜DSML｜invoke>\n</｜DSML｜function_calls>",
     template: &[&["｜DSML｜"]],
     inner: &["｜DSML｜"],
+    writing: Writing::blocks(
+        ["<｜DSML｜function_calls>\n", "\n", "\n</｜DSML｜function_calls>"],
+        "<｜DSML｜function_calls>",
+        |function| {
+            let kind = |text| if text { " string=\"true\"" } else { " string=\"false\"" };
+            write(function, &DSML, kind, "</｜DSML｜function_calls>")
+        },
+    ),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml)

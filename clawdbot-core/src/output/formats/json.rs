@@ -4,6 +4,7 @@ use crate::output::call::Calls;
 use crate::output::format::{Block, End, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value;
+use crate::output::writing::{Writing, with_arguments, with_parameters};
 
 fn read(text: &str, _: &Tools) -> Calls {
     value::calls(text)
@@ -19,6 +20,11 @@ pub(in crate::output) const HERMES: ToolFormat = ToolFormat {
     example: r#"<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>"#,
     template: &[&["<tool_call>"]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<tool_call>\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"],
+        "<tool_call>",
+        with_arguments,
+    ),
     grammar: Grammar::Blocks { blocks: &[between("<tool_call>", "</tool_call>")], dropped: &[] },
 };
 
@@ -28,6 +34,7 @@ pub(in crate::output) const TOOL_CALLS: ToolFormat = ToolFormat {
     example: r#"<tool_calls>[{"name": "f", "arguments": {"a": 1}}]</tool_calls>"#,
     template: &[&["<tool_calls>"]],
     inner: &[],
+    writing: Writing::blocks(["<tool_calls>[", ", ", "]</tool_calls>"], "<tool_calls>", with_arguments),
     grammar: Grammar::Blocks { blocks: &[between("<tool_calls>", "</tool_calls>")], dropped: &[] },
 };
 
@@ -37,6 +44,7 @@ pub(in crate::output) const NEMOTRON: ToolFormat = ToolFormat {
     example: r#"<TOOLCALL>[{"name": "f", "arguments": {"a": 1}}]</TOOLCALL>"#,
     template: &[&["<TOOLCALL>"]],
     inner: &[],
+    writing: Writing::blocks(["<TOOLCALL>[", ", ", "]</TOOLCALL>"], "<TOOLCALL>", with_arguments),
     grammar: Grammar::Blocks { blocks: &[between("<TOOLCALL>", "</TOOLCALL>")], dropped: &[] },
 };
 
@@ -46,6 +54,11 @@ pub(in crate::output) const LONGCAT: ToolFormat = ToolFormat {
     example: r#"<longcat_tool_call>{"name": "f", "arguments": {"a": 1}}</longcat_tool_call>"#,
     template: &[&["<longcat_tool_call>"]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<longcat_tool_call>", "</longcat_tool_call>\n<longcat_tool_call>", "</longcat_tool_call>"],
+        "<longcat_tool_call>",
+        with_arguments,
+    ),
     grammar: Grammar::Blocks {
         blocks: &[between("<longcat_tool_call>", "</longcat_tool_call>")],
         dropped: &[],
@@ -58,6 +71,7 @@ pub(in crate::output) const GRANITE: ToolFormat = ToolFormat {
     example: r#"<|tool_call|>[{"name": "f", "arguments": {"a": 1}}]"#,
     template: &[&["<|tool_call|>"]],
     inner: &[],
+    writing: Writing::blocks(["<|tool_call|>[", ", ", "]"], "<|tool_call|>", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[Block::value("<|tool_call|>", read).special(), between("<tool_call>", "</tool_call>")],
         dropped: &["<|/tool_call|>"],
@@ -70,6 +84,7 @@ pub(in crate::output) const FUNCTOOLS: ToolFormat = ToolFormat {
     example: r#"functools[{"name": "f", "arguments": {"a": 1}}]"#,
     template: &[&["functools["], &["functools", "tool_calls"]],
     inner: &[],
+    writing: Writing::blocks(["functools[", ", ", "]"], "functools[", with_arguments),
     grammar: Grammar::Blocks { blocks: &[Block::value("functools", read)], dropped: &[] },
 };
 
@@ -79,6 +94,12 @@ pub(in crate::output) const INTERNLM: ToolFormat = ToolFormat {
     example: r#"<|action_start|><|plugin|>{"name": "f", "parameters": {"a": 1}}<|action_end|>"#,
     template: &[&["<|action_start|>"]],
     inner: &["<|plugin|>"],
+    writing: Writing::single(
+        "<|action_start|><|plugin|>\n",
+        "<|action_end|>",
+        "<|action_start|>",
+        with_parameters,
+    ),
     grammar: Grammar::Blocks {
         blocks: &[between("<|action_start|><|plugin|>", "<|action_end|>").special()],
         dropped: &[],
@@ -91,6 +112,7 @@ pub(in crate::output) const GIGACHAT: ToolFormat = ToolFormat {
     example: r#"<|function_call|>{"name": "f", "arguments": {"a": 1}}"#,
     template: &[&["<|function_call|>"], &["function call", "<|role_sep|>"]],
     inner: &["<|role_sep|>"],
+    writing: Writing::single("<|function_call|>", "", "<|function_call|>", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::value("<|function_call|>", read).special(),
@@ -106,6 +128,7 @@ pub(in crate::output) const XLAM: ToolFormat = ToolFormat {
     example: r#"[{"name": "f", "arguments": {"a": 1}}]"#,
     template: &[&["Output the function call in the format", "[{\"name\":"], &["xLAM"]],
     inner: &[],
+    writing: Writing::blocks(["[", ", ", "]"], "", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::whole("[", read),

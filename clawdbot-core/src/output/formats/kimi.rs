@@ -4,6 +4,7 @@ use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{object, start_of};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 const ARGUMENTS: &str = "<|tool_call_argument_begin|>";
 
@@ -18,14 +19,29 @@ fn read(text: &str, _: &Tools) -> Calls {
     Ok(vec![RawCall::new(name, object(given)?)?.with_id(Some(id))])
 }
 
+fn write(function: &Function) -> Parts {
+    let name = Part::text(format!("functions.{}:", function.name));
+    let number = Part::Pattern("[0-9]{1,3}");
+    Ok(vec![name, number, Part::text(ARGUMENTS), Part::Json(function.parameters.clone())])
+}
+
 pub(in crate::output) const KIMI: ToolFormat = ToolFormat {
     name: "kimi_k2",
     models: "Kimi K2",
     example: "<|tool_calls_section_begin|><|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{\"a\": 1}<|tool_call_end|><|tool_calls_section_end|>",
     template: &[&["<|tool_call_begin|>"]],
     inner: &[ARGUMENTS],
+    writing: Writing::blocks(
+        [
+            "<|tool_calls_section_begin|><|tool_call_begin|>",
+            "<|tool_call_end|><|tool_call_begin|>",
+            "<|tool_call_end|><|tool_calls_section_end|>",
+        ],
+        "<|tool_calls_section_begin|>",
+        write,
+    ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<|tool_call_begin|>", "<|tool_call_end|>", Quotes::None, read).special()],
+        blocks: &[Block::between("<|tool_call_begin|>", "<|tool_call_end|>", Quotes::Json, read).special()],
         dropped: &["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"],
     },
 };

@@ -5,6 +5,7 @@ use crate::output::call::Calls;
 use crate::output::format::{Block, End, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::calls;
+use crate::output::writing::{Writing, with_parameters};
 
 fn json(text: &str, _: &Tools) -> Calls {
     calls(text)
@@ -31,6 +32,7 @@ pub(in crate::output) const LLAMA3: ToolFormat = ToolFormat {
     example: r#"{"name": "f", "parameters": {"a": 1}}"#,
     template: &[&["<|python_tag|>"], &["Respond in the format {\"name\": function name"]],
     inner: &[],
+    writing: Writing::single("", "", "", with_parameters),
     grammar: Grammar::Blocks {
         blocks: &[
             Block {

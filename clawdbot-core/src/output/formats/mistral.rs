@@ -5,6 +5,7 @@ use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{calls, object, start_of};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 const ARGUMENTS: &str = "[ARGS]";
 const ID: &str = "[CALL_ID]";
@@ -27,11 +28,23 @@ fn read(text: &str, _: &Tools) -> Calls {
     Ok(vec![RawCall::new(name, object(given)?)?.with_id(id)])
 }
 
+/// As newer models do, or as a list of one, with or without an id.
+fn write(function: &Function) -> Parts {
+    const LETTERS: Part = Part::Pattern("[0-9A-Za-z]{9}");
+    let json = || Part::Json(function.parameters.clone());
+    let id = Part::Maybe(vec![Part::text(ID), LETTERS]);
+    let named = vec![Part::text(function.name.as_str()), id, Part::text(ARGUMENTS), json()];
+    let begin = format!("[{{\"name\": \"{}\", \"arguments\": ", function.name);
+    let id = Part::Maybe(vec![Part::text(", \"id\": \""), LETTERS, Part::text("\"")]);
+    Ok(vec![Part::One(vec![named, vec![Part::text(begin), json(), id, Part::text("}]")]])])
+}
+
 pub(in crate::output) const MISTRAL: ToolFormat = ToolFormat {
     name: "mistral",
     models: "Mistral, Ministral, Magistral, Devstral",
     example: r#"[TOOL_CALLS]f[ARGS]{"a": 1}"#,
     template: &[&["[TOOL_CALLS]"]],
     inner: &[ARGUMENTS, ID],
+    writing: Writing::blocks(["[TOOL_CALLS]", "[TOOL_CALLS]", ""], "[TOOL_CALLS]", write),
     grammar: Grammar::Blocks { blocks: &[Block::value("[TOOL_CALLS]", read).special()], dropped: &[] },
 };

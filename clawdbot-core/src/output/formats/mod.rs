@@ -2,6 +2,7 @@
 
 pub(super) mod action;
 pub(super) mod apertus;
+pub(super) mod bare;
 pub(super) mod deepseek;
 pub(super) mod function_tags;
 pub(super) mod gemma;

@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::bare;
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{calls as json_calls, start_of, without_fence};
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 /// How deep values may be in each other.
 const MAX_DEPTH: usize = 64;
@@ -175,6 +177,8 @@ fn escape<'a>(text: &'a str, out: &mut String) -> &'a str {
                 'n' => out.push('\n'),
                 't' => out.push('\t'),
                 'r' => out.push('\r'),
+                'b' => out.push('\u{8}'),
+                'f' => out.push('\u{c}'),
                 '\n' => {}
                 '\\' | '\'' | '"' => out.push(c),
                 other => out.extend(['\\', other]),
@@ -216,12 +220,31 @@ const fn between(open: &'static str, close: &'static str) -> Block {
     Block::between(open, close, Quotes::Python, read)
 }
 
+/// With values as JSON, which are read too.
+fn write(function: &Function) -> Parts {
+    let identifier = |key: &str| {
+        let mut reader = Reader { rest: key };
+        reader.name(false).is_ok() && reader.rest.is_empty()
+    };
+    let mut name = Reader { rest: &function.name };
+    if name.name(true).is_err() || !name.rest.is_empty() {
+        return Err("expected a name as in Python".to_owned());
+    }
+    let arguments = bare::arguments(function)?;
+    let written = bare::listed(arguments, ", ", |argument| match identifier(argument.key) {
+        true => Ok(vec![Part::text(format!("{}=", argument.key)), argument.json()]),
+        false => Err(format!("argument {:?}: expected a name as in Python", argument.key)),
+    })?;
+    Ok([vec![Part::text(format!("{}(", function.name))], written, vec![Part::text(")")]].concat())
+}
+
 pub(in crate::output) const PYTHONIC: ToolFormat = ToolFormat {
     name: "pythonic",
     models: "Llama 4, Llama 3.2 with lists of calls, ToolACE",
     example: "[f(a=1), g(b=\"x\")]",
     template: &[&["<|python_start|>"]],
     inner: &[],
+    writing: Writing::blocks(["[", ", ", "]"], "", write),
     grammar: Grammar::Blocks {
         blocks: &[between("<|python_start|>", "<|python_end|>").special(), Block::whole("[", read)],
         dropped: &[],
@@ -234,6 +257,11 @@ pub(in crate::output) const LFM2: ToolFormat = ToolFormat {
     example: "<|tool_call_start|>[f(a=1)]<|tool_call_end|>",
     template: &[&["<|tool_call_start|>"], &["<|tool_list_start|>"]],
     inner: &[],
+    writing: Writing::blocks(
+        ["<|tool_call_start|>[", ", ", "]<|tool_call_end|>"],
+        "<|tool_call_start|>",
+        write,
+    ),
     grammar: Grammar::Blocks {
         blocks: &[between("<|tool_call_start|>", "<|tool_call_end|>").special()],
         dropped: &[],
@@ -246,6 +274,7 @@ pub(in crate::output) const OLMO3: ToolFormat = ToolFormat {
     example: "<function_calls>\nf(a=1)\n</function_calls>",
     template: &[&["<function_calls>"]],
     inner: &[],
+    writing: Writing::blocks(["<function_calls>\n", "\n", "\n</function_calls>"], "<function_calls>", write),
     grammar: Grammar::Blocks { blocks: &[between("<function_calls>", "</function_calls>")], dropped: &[] },
 };
 
@@ -255,6 +284,7 @@ pub(in crate::output) const GEMMA3: ToolFormat = ToolFormat {
     example: "```tool_code\nf(a=1)\n```",
     template: &[&["tool_code"]],
     inner: &[],
+    writing: Writing::blocks(["```tool_code\n[", ", ", "]\n```"], "```tool_code", write),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::between("```tool_code", "```", Quotes::Python, code),

@@ -1,0 +1,118 @@
+//! What the answer of a conversation may be: which calls it may have, and what that constrains.
+
+use super::chat::Chat;
+use crate::constraint::{ConstraintSpec, Source};
+use crate::error::{Error, Result};
+use crate::options::GenerateOptions;
+use crate::output::{AUTO, Function, NONE, OutputFormats, Tools, WrittenCalls, functions};
+
+/// The value of `tool_choice` that asks for at least one call.
+const REQUIRED: &str = "required";
+
+/// What an answer may be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Reply {
+    /// What may be called, for the reader of calls.
+    pub(crate) tools: Tools,
+    /// What its text is constrained to.
+    pub(crate) source: Option<Source>,
+    /// The constrained text begins after this mark, if that comes.
+    pub(crate) mark: Option<&'static str>,
+}
+
+impl Reply {
+    /// An answer to a prompt that offers no functions.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for options of calls.
+    pub(crate) fn of(options: &GenerateOptions) -> Result<Self> {
+        if !matches!(options.tool_choice.as_str(), AUTO | NONE) {
+            return Err(wrong_choice(options, "expected a chat with tools, found none"));
+        }
+        let formats = OutputFormats::new(&options.tool_format, &options.reasoning_format)?;
+        let header = formats.map_or("", |formats| formats.answer_header());
+        let source = ConstraintSpec::of(options).map(|spec| Source { header, ..spec.into() });
+        Ok(Reply { tools: Tools::default(), source, mark: None })
+    }
+
+    /// An answer to `chat`, where `options` have the formats that are read.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a choice that the tools do not have, and for what a format does not enforce;
+    /// `InvalidConstraint` for schemas that are not enforced.
+    pub(crate) fn to(chat: &Chat, options: &GenerateOptions) -> Result<Self> {
+        let plain = GenerateOptions { tool_choice: AUTO.to_owned(), ..options.clone() };
+        let reply = Reply { tools: Tools::new(chat.tools.as_ref()), ..Reply::of(&plain)? };
+        let choice = options.tool_choice.as_str();
+        let invalid = |reason: String| Err(wrong_choice(options, &reason));
+        let Some(tools) = chat.tools.as_ref().filter(|_| chat.has_tools()) else {
+            return match choice {
+                AUTO | NONE => Ok(reply),
+                _ => invalid("expected tools with it, found none".to_owned()),
+            };
+        };
+        let answer = reply.source.clone();
+        let offered = match functions(tools) {
+            Ok(offered) => offered,
+            // The template decides what tools are, where nothing is enforced.
+            Err(_) if choice == AUTO && options.parallel_tool_calls && answer.is_none() => return Ok(reply),
+            Err(reason) => return Err(Error::invalid_argument(reason).with("option", "tools")),
+        };
+        let strict = offered.iter().any(|(_, strict)| *strict);
+        let mut functions: Vec<Function> = offered.into_iter().map(|(function, _)| function).collect();
+        match choice {
+            NONE => return Ok(Reply { tools: Tools::default(), ..reply }),
+            AUTO if answer.is_none() && !strict && options.parallel_tool_calls => return Ok(reply),
+            AUTO | REQUIRED => {}
+            name => {
+                let names: Vec<&str> = functions.iter().map(|function| function.name.as_str()).collect();
+                if !names.contains(&name) {
+                    let names = names.join(", ");
+                    return invalid(format!(
+                        "expected auto, none, required or one of the tools ({names}), found {name}"
+                    ));
+                }
+                functions.retain(|function| function.name == name);
+            }
+        }
+        if choice != AUTO
+            && let Some(option) = ConstraintSpec::of(options).map(|spec| spec.option())
+        {
+            return invalid(format!(
+                "expected auto or none with a constraint of the answer, found {choice} and {option}"
+            ));
+        }
+        check_schemas(&functions)?;
+        let calls = WrittenCalls::new(&options.tool_format, &functions, options.parallel_tool_calls);
+        let calls = calls.map_err(|reason| wrong_choice(options, &reason))?;
+        // Where an answer may be free, the grammar begins with the mark of calls.
+        let mark = Some(calls.mark).filter(|_| choice == AUTO && answer.is_none());
+        if mark == Some("") {
+            return invalid(format!(
+                "expected required or none where calls are enforced (strict, or parallel_tool_calls false) in the format {}, found auto",
+                options.tool_format
+            ));
+        }
+        let header = answer.as_ref().map_or("", |answer| answer.header);
+        let answer = answer.and_then(|answer| answer.answer);
+        let source = Source { answer, header, calls: Some(calls), after_mark: mark.is_some() };
+        Ok(Reply { source: Some(source), mark, ..reply })
+    }
+}
+
+/// Refuses schemas that are not enforced, by the names of their functions.
+fn check_schemas(functions: &[Function]) -> Result<()> {
+    functions.iter().try_for_each(|function| {
+        ConstraintSpec::JsonSchema(function.parameters.clone()).check().map_err(|error| {
+            let place = format!("tools: function {:?}", function.name);
+            let message = error.message().replacen("option json_schema", &place, 1);
+            error.with_message(message).with("option", "tools").with("function", function.name.as_str())
+        })
+    })
+}
+
+fn wrong_choice(options: &GenerateOptions, reason: &str) -> Error {
+    Error::invalid_argument(format!("option tool_choice: {reason}"))
+        .with("option", "tool_choice")
+        .with("found", options.tool_choice.as_str())
+}

@@ -1,0 +1,207 @@
+//! Calls of functions in the format of each family: whatever the grammar lets a model write is read back as calls of the
+//! functions, with arguments of their schemas.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+
+use super::tests::tokenizer_with;
+use super::{Accepted, Grammar, Matcher, Source, Vocabulary};
+use crate::output::{
+    Function, OutputFormats, Piece, TOOL_FORMAT_NAMES, ToolCall, Tools, WrittenCalls, functions,
+};
+
+const END: u32 = 0;
+/// Formats that are read and not enforced.
+const NOT_ENFORCED: [&str; 4] = ["auto", "none", "gemma4", "function_gemma"];
+
+fn tools() -> Value {
+    let tool = |name: &str, parameters: Value| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
+    json!([
+        tool(
+            "look",
+            json!({
+                "type": "object",
+                "properties": {
+                    "place": {"type": "string"},
+                    "days": {"type": "integer", "minimum": 1, "maximum": 30},
+                    "unit": {"enum": ["C", "K x"]},
+                    "near": {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+                },
+                "required": ["place", "days"],
+                "additionalProperties": false,
+            })
+        ),
+        tool(
+            "look_again",
+            json!({
+                "type": "object",
+                "properties": {"where": {"$ref": "#/$defs/point"}, "note": {"type": ["string", "null"]}},
+                "$defs": {"point": {
+                    "type": "object", "properties": {"x": {"type": "number"}}, "required": ["x"], "additionalProperties": false,
+                }},
+                "additionalProperties": false,
+            })
+        ),
+        tool("stop", Value::Null),
+    ])
+}
+
+/// Whether `arguments` are what the schemas above say.
+fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
+    let has = |key: &str, is: &dyn Fn(&Value) -> bool| arguments.get(key).is_none_or(is);
+    let only = |keys: &[&str]| arguments.keys().all(|key| keys.contains(&key.as_str()));
+    match name {
+        "look" => {
+            only(&["place", "days", "unit", "near"])
+                && arguments.get("place").is_some_and(Value::is_string)
+                && arguments.get("days").and_then(Value::as_i64).is_some_and(|days| (1..=30).contains(&days))
+                && has("unit", &|unit| unit == "C" || unit == "K x")
+                && has("near", &|near| {
+                    near.as_array().is_some_and(|near| near.len() <= 2 && near.iter().all(Value::is_boolean))
+                })
+        }
+        "look_again" => {
+            only(&["where", "note"])
+                && has("where", &|point| {
+                    point.as_object().is_some_and(|point| point.len() == 1 && point["x"].is_number())
+                })
+                && has("note", &|note| note.is_string() || note.is_null())
+        }
+        "stop" => arguments.is_empty(),
+        _ => false,
+    }
+}
+
+/// Random numbers (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
+/// A text that `matcher` allows, of at most `more` tokens more than the shortest.
+fn written(
+    format: &str,
+    mut matcher: Matcher,
+    vocabulary: &Vocabulary,
+    more: usize,
+    random: &mut Random,
+) -> String {
+    let most = matcher.shortest_completion_tokens().expect("a way") + more;
+    let mut bytes = Vec::new();
+    for left in (0..=most).rev() {
+        if left == 0 {
+            assert!(matcher.is_complete().expect("runs"), "{}", String::from_utf8_lossy(&bytes));
+            break;
+        }
+        let mask = matcher.mask(Some(left)).unwrap_or_else(|error| {
+            panic!("{format}: {error} after {:?} of {}", String::from_utf8_lossy(&bytes), bytes.len())
+        });
+        let allowed: Vec<u32> = mask.ids().collect();
+        let id = allowed[random.below(allowed.len())];
+        match matcher.accept(id, Some(left)).expect("allowed") {
+            Accepted::Yes if id == END => break,
+            Accepted::Yes => bytes.extend(vocabulary.text_of(id)),
+            // Tried again with one token fewer: enough for the text to end.
+            Accepted::Refused => {}
+        }
+    }
+    String::from_utf8(bytes).expect("text")
+}
+
+fn read(format: &str, text: &str) -> Vec<ToolCall> {
+    let formats = OutputFormats::new(format, "none").expect("known").expect("a format");
+    let tail = if format == "harmony" { "<|start|>assistant" } else { "" };
+    let mut parser = formats.parser(Tools::new(Some(&tools())), 0, tail);
+    let mut pieces = parser.push(text);
+    pieces.extend(parser.finish());
+    let calls = pieces.into_iter().map(|piece| match piece {
+        Piece::Call(call) => call,
+        other => panic!("{format}: {text:?} has {other:?}"),
+    });
+    calls.collect()
+}
+
+fn vocabulary(calls: &WrittenCalls, special: bool) -> Arc<Vocabulary> {
+    let mut marks = calls.marks.clone();
+    marks.retain(|mark| mark.len() > 3 && !mark.contains(' '));
+    marks.sort_unstable();
+    marks.dedup();
+    let tokenizer = tokenizer_with(if special { &marks } else { &[] });
+    let known = calls.marks.iter().filter_map(|mark| {
+        let id = tokenizer.token_to_id(mark).filter(|id| tokenizer.is_special(*id))?;
+        Some(((*mark).to_owned(), id))
+    });
+    Arc::new(Vocabulary::with_marks(&tokenizer, &known.collect::<Vec<_>>()).expect("supported"))
+}
+
+fn list() -> Vec<Function> {
+    functions(&tools()).expect("functions").into_iter().map(|(function, _)| function).collect()
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let mut random = Random(5);
+    for format in TOOL_FORMAT_NAMES.iter().filter(|name| !NOT_ENFORCED.contains(name)) {
+        let began = std::time::Instant::now();
+        for special in [true, false] {
+            for parallel in [true, false] {
+                let calls = WrittenCalls::new(format, &list(), parallel).expect("enforced");
+                let vocabulary = vocabulary(&calls, special);
+                let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+                let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect(format));
+                for round in 0..12 {
+                    let matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
+                    let text = written(format, matcher, &vocabulary, 40 * round, &mut random);
+                    let found = read(format, &text);
+                    assert!(
+                        !found.is_empty() && (parallel || found.len() == 1),
+                        "{format}: {text:?} {found:?}"
+                    );
+                    for call in found {
+                        let arguments: Map<String, Value> =
+                            serde_json::from_str(&call.arguments).expect("JSON");
+                        assert!(valid(&call.name, &arguments), "{format}: {text:?} {call:?}");
+                    }
+                }
+            }
+        }
+        eprintln!("{format} {:?}", began.elapsed());
+    }
+}
+
+#[test]
+fn formats_that_are_not_enforced_say_so() {
+    for format in NOT_ENFORCED {
+        let error = WrittenCalls::new(format, &list(), true).expect_err("not enforced");
+        assert!(error.contains(format), "{error}");
+    }
+}
+
+#[test]
+fn what_a_format_cannot_enforce_is_refused() {
+    let function = |schema: Value| Function { name: "f".into(), parameters: schema };
+    for (format, properties, named) in [
+        ("glm", json!({"a": {"type": "string", "minLength": 3}}), "minLength"),
+        ("qwen3_coder", json!({"a": {"type": "string", "pattern": "x"}}), "pattern"),
+        ("minimax_m2", json!({"a": {"enum": ["a", "</parameter>"]}}), "</parameter>"),
+        ("pythonic", json!({"a b": {"type": "integer"}}), "a b"),
+        ("glm", json!({"a": {"$ref": "#/$defs/none"}}), "reference"),
+    ] {
+        let error =
+            WrittenCalls::new(format, &[function(json!({"type": "object", "properties": properties}))], true);
+        let error = error.expect_err("refused");
+        assert!(error.contains(named) && error.contains("\"f\""), "{error}");
+    }
+    let more = function(json!({"type": "object", "minProperties": 1}));
+    assert!(WrittenCalls::new("glm", &[more], true).expect_err("refused").contains("minProperties"));
+    let nameless = Function { name: "a b".into(), parameters: json!({"type": "object"}) };
+    assert!(WrittenCalls::new("hermes", &[nameless], true).expect_err("refused").contains("a b"));
+}

@@ -1,0 +1,208 @@
+//! How models write calls, as data for the grammars that enforce them.
+
+use serde_json::{Map, Value, json};
+
+use super::format::{Grammar, ToolFormat};
+use super::table::tool_format;
+
+/// A function that may be called.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Function {
+    pub(crate) name: String,
+    /// The JSON Schema of its arguments, which are an object.
+    pub(crate) parameters: Value,
+}
+
+/// A part of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Part {
+    /// This text. Marks in it are written as special tokens, where the tokenizer has them.
+    Text(String),
+    /// JSON that is an instance of a schema.
+    Json(Value),
+    /// What a regular expression matches.
+    Pattern(&'static str),
+    /// Any text without one of `never`, then `end`.
+    Until { never: Vec<&'static str>, end: &'static str },
+    /// One of these, none of which is empty.
+    One(Vec<Vec<Part>>),
+    /// These or nothing.
+    Maybe(Vec<Part>),
+    /// `item` once or more, with `between` between them.
+    Many { item: Vec<Part>, between: &'static str },
+}
+
+impl Part {
+    pub(super) fn text(text: impl Into<String>) -> Part {
+        Part::Text(text.into())
+    }
+}
+
+/// The parts of a call, or why it cannot be enforced.
+pub(super) type Parts = Result<Vec<Part>, String>;
+
+/// How a format's calls are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writing {
+    /// What comes before the first call.
+    pub(super) open: &'static str,
+    /// The beginning of `open` after which nothing but calls may come; empty if such a mark may be in other text.
+    pub(super) mark: &'static str,
+    pub(super) call: fn(&Function) -> Parts,
+    /// What comes between calls; `None` if there is one call at most.
+    pub(super) between: Option<&'static str>,
+    /// What comes after the last call.
+    pub(super) close: &'static str,
+}
+
+/// Calls of one format as they may be written.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WrittenCalls {
+    /// With what they begin.
+    pub(crate) open: &'static str,
+    /// As [`Writing::mark`].
+    pub(crate) mark: &'static str,
+    /// With what they end.
+    pub(crate) close: &'static str,
+    /// What follows `open`, `close` included.
+    pub(crate) rest: Vec<Part>,
+    /// Texts that special tokens may stand for.
+    pub(crate) marks: Vec<&'static str>,
+}
+
+impl WrittenCalls {
+    /// Calls of `functions` in the format of this name, which is one; with `parallel`, several where the format has several.
+    ///
+    /// # Errors
+    /// What is expected instead, for a format that is not enforced, and for functions that it cannot call.
+    pub(crate) fn new(format: &str, functions: &[Function], parallel: bool) -> Result<Self, String> {
+        let enforced = tool_format(format).and_then(|format| Some((format, format.writing?)));
+        let (format, writing) = enforced
+            .ok_or_else(|| format!("expected another tool_format than {format}, which is not enforced"))?;
+        let calls = functions.iter().map(|function| {
+            named(function)
+                .and_then(|()| (writing.call)(function))
+                .map_err(|reason| format!("function {:?}: {reason}", function.name))
+        });
+        let calls = calls.collect::<Result<Vec<_>, _>>()?;
+        let item = vec![Part::One(calls)];
+        let mut rest = match writing.between.filter(|_| parallel) {
+            Some(between) => vec![Part::Many { item, between }],
+            None => item,
+        };
+        if !writing.close.is_empty() {
+            rest.push(Part::text(writing.close));
+        }
+        let Writing { open, mark, close, .. } = writing;
+        Ok(WrittenCalls { open, mark, close, rest, marks: marks(format) })
+    }
+}
+
+fn marks(format: &'static ToolFormat) -> Vec<&'static str> {
+    let mut marks = format.inner.to_vec();
+    match format.grammar {
+        Grammar::Blocks { blocks, dropped } => {
+            marks.extend(blocks.iter().flat_map(|block| block.marks()));
+            marks.extend_from_slice(dropped);
+        }
+        Grammar::Messages => marks.extend_from_slice(super::harmony::MARKS),
+    }
+    // Of a mark that goes on after a special token, this token.
+    let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
+    marks.extend(tokens);
+    marks.retain(|mark| !mark.is_empty());
+    marks
+}
+
+/// Refuses what a reader would not read back.
+fn named(function: &Function) -> Result<(), String> {
+    super::call::RawCall::new(&function.name, Map::new()).map(|_| ())
+}
+
+/// `{"name": ..., KEY: arguments}`.
+fn object(function: &Function, before: &str, key: &str) -> Parts {
+    let name = Value::from(function.name.as_str());
+    Ok(vec![
+        Part::text(format!("{{{before}: {name}, \"{key}\": ")),
+        Part::Json(function.parameters.clone()),
+        Part::text("}"),
+    ])
+}
+
+/// `{"name", "arguments"}`.
+pub(super) fn with_arguments(function: &Function) -> Parts {
+    object(function, "\"name\"", "arguments")
+}
+
+/// `{"name", "parameters"}`.
+pub(super) fn with_parameters(function: &Function) -> Parts {
+    object(function, "\"name\"", "parameters")
+}
+
+/// `{"tool_name", "parameters"}`.
+pub(super) fn with_tool_name(function: &Function) -> Parts {
+    object(function, "\"tool_name\"", "parameters")
+}
+
+impl Writing {
+    /// Calls between marks, `between` them what ends one and begins the next.
+    pub(super) const fn blocks(
+        [open, between, close]: [&'static str; 3],
+        mark: &'static str,
+        call: fn(&Function) -> Parts,
+    ) -> Option<Self> {
+        Some(Writing { open, mark, call, between: Some(between), close })
+    }
+
+    /// One call at most.
+    pub(super) const fn single(
+        open: &'static str,
+        close: &'static str,
+        mark: &'static str,
+        call: fn(&Function) -> Parts,
+    ) -> Option<Self> {
+        Some(Writing { open, mark, call, between: None, close })
+    }
+}
+
+/// The functions of a conversation's `tools`, with whether they are `strict`.
+///
+/// # Errors
+/// What is expected, for one without a name or with parameters that are no schema of an object.
+pub(crate) fn functions(tools: &Value) -> Result<Vec<(Function, bool)>, String> {
+    let list = tools.as_array().map(Vec::as_slice).unwrap_or_default();
+    let read = |(at, tool): (usize, &Value)| {
+        let tool = tool.get("function").unwrap_or(tool);
+        let name = tool.get("name").and_then(Value::as_str);
+        let name = name.ok_or_else(|| format!("tools: expected a name of function {at}, found none"))?;
+        let parameters = match tool.get("parameters") {
+            None | Some(Value::Null) => json!({"type": "object", "additionalProperties": false}),
+            Some(Value::Object(schema)) => Value::Object(of_objects(name, schema)?),
+            Some(other) => {
+                return Err(format!(
+                    "tools: function {name:?}: expected parameters in an object, found {other:.40}"
+                ));
+            }
+        };
+        let strict = tool.get("strict").and_then(Value::as_bool).unwrap_or(false);
+        Ok((Function { name: name.to_owned(), parameters }, strict))
+    };
+    list.iter().enumerate().map(read).collect()
+}
+
+/// `schema` for objects alone.
+fn of_objects(name: &str, schema: &Map<String, Value>) -> Result<Map<String, Value>, String> {
+    let mut schema = schema.clone();
+    match schema.get("type") {
+        None => {
+            schema.insert("type".to_owned(), json!("object"));
+        }
+        Some(Value::String(kind)) if kind == "object" => {}
+        Some(other) => {
+            return Err(format!(
+                "tools: function {name:?}: expected parameters of type object, found {other:.40}"
+            ));
+        }
+    }
+    Ok(schema)
+}
