@@ -4,8 +4,8 @@
 mod support;
 
 use clawdbot_core::{
-    Completion, Driver, ErrorKind, FinishReason, GenerateOptions, JsonSchema, Model, ModelOptions, Prompt,
-    Runtime, RuntimeOptions, Source, Speculation,
+    Chat, Completion, Driver, ErrorKind, Event, FinishReason, GenerateOptions, JsonSchema, Model,
+    ModelOptions, Prompt, Runtime, RuntimeOptions, Source, Speculation,
 };
 use serde_json::{Value, json};
 
@@ -164,4 +164,115 @@ fn sessions_are_constrained_one_answer_at_a_time() {
         let done = session.generate(&options.json_schema(JsonSchema::from(schema()))).unwrap();
         assert!(is_valid(&done.text), "{:?}", done.text);
     }
+}
+
+/// The built-in model with a template that offers functions in the way of `format`.
+fn with_template(end: &str, speculation: Speculation) -> Model {
+    let template = format!(
+        "{{% for m in messages %}}{{{{ m.content }}}} {{% endfor %}}{{% if tools %}}{{{{ tools | tojson }}}}{{% endif %}}{end}"
+    );
+    let options = ModelOptions::default().speculation(speculation).chat_template(template);
+    Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap().load(&Source::Builtin, &options).unwrap()
+}
+
+const HERMES: &str = "{% if false %}<tool_call>{% endif %}";
+const REASONS: &str = "{% if false %}<tool_call>{% endif %}<think>\n";
+
+fn question(strict: bool) -> Chat {
+    let parameters = json!({
+        "type": "object", "properties": {"days": {"type": "integer", "minimum": 1, "maximum": 30}}, "required": ["days"],
+        "additionalProperties": false,
+    });
+    let named = |name| json!({"type": "function", "function": {"name": name, "strict": strict, "parameters": parameters}});
+    Chat::new(json!([{"role": "user", "content": "Once upon a time"}]))
+        .tools(json!([named("ask"), named("tell")]))
+}
+
+/// The names of the calls, whose arguments follow their schema.
+fn names(done: &Completion) -> Vec<&str> {
+    for call in &done.tool_calls {
+        let arguments: Value = serde_json::from_str(&call.arguments).unwrap();
+        assert!(arguments["days"].as_u64().is_some_and(|days| (1..=30).contains(&days)), "{arguments}");
+    }
+    assert!(done.warnings.is_empty(), "{:?}", done.warnings);
+    done.tool_calls.iter().map(|call| call.name.as_str()).collect()
+}
+
+#[test]
+fn calls_that_are_required_come_and_follow_their_schemas() {
+    for end in [HERMES, REASONS] {
+        let (plain, guessing) =
+            (with_template(end, Speculation::None), with_template(end, Speculation::Ngram));
+        for seed in 0..6_u64 {
+            let options = GenerateOptions::default().max_tokens(150_u32).temperature(1.3).seed(seed);
+            let required = options.clone().tool_choice("required");
+            let done = plain.chat(&question(false), &required).unwrap();
+            assert!(!names(&done).is_empty() && done.text.is_empty(), "{done:?}");
+            assert_eq!(done.options["tool_choice"], "required");
+            assert_eq!(guessing.chat(&question(false), &required).unwrap().token_ids, done.token_ids);
+            let named = options.clone().tool_choice("tell").parallel_tool_calls(false);
+            assert_eq!(names(&plain.chat(&question(false), &named).unwrap()), ["tell"]);
+            let one = required.clone().parallel_tool_calls(false);
+            let events: Vec<Event> =
+                plain.chat_stream(&question(true), &one).unwrap().map(Result::unwrap).collect();
+            assert_eq!(events.iter().filter(|event| matches!(event, Event::ToolCall(_))).count(), 1);
+            // A model that does not know of calls answers with text.
+            let free = plain.chat(&question(true), &options).unwrap();
+            assert!(free.tool_calls.is_empty(), "{free:?}");
+        }
+        let several =
+            GenerateOptions::default().max_tokens(150_u32).temperature(1.3).n(2_u32).tool_choice("ask");
+        let done = plain.chat(&question(false), &several).unwrap();
+        for one in done.alternatives.iter().chain([&done]) {
+            assert!(names(one).iter().all(|name| *name == "ask") && !one.tool_calls.is_empty());
+        }
+    }
+}
+
+#[test]
+fn answers_are_constrained_after_their_reasoning() {
+    let model = with_template(REASONS, Speculation::None);
+    let chat = Chat::new(json!([{"role": "user", "content": "Once upon a time"}]));
+    for seed in 0..4_u64 {
+        let options = GenerateOptions::default().max_tokens(120_u32).temperature(1.0).seed(seed);
+        let done = model.chat(&chat, &options.clone().json_schema(JsonSchema::from(schema()))).unwrap();
+        assert!(is_valid(&done.text) && !done.reasoning.is_empty(), "{done:?}");
+        // Nothing is taken for reasoning: the constraint is for all of it.
+        let whole = options.clone().reasoning_format("none").json_schema(JsonSchema::from(schema()));
+        let done = model.chat(&chat, &whole).unwrap();
+        assert!(is_valid(&done.text) && done.reasoning.is_empty(), "{done:?}");
+        // With functions, an answer is one or the other.
+        let either = options.json_schema(JsonSchema::from(schema()));
+        let done = model.chat(&question(false), &either).unwrap();
+        assert!(is_valid(&done.text) != !names(&done).is_empty(), "{done:?}");
+    }
+}
+
+#[test]
+fn choices_of_tools_that_cannot_be_are_refused() {
+    let model = with_template(HERMES, Speculation::None);
+    let options = GenerateOptions::default().max_tokens(40_u32).temperature(0.0);
+    let ask = |chat: &Chat, options: &GenerateOptions| model.chat(chat, options).unwrap_err();
+    let named = |error: clawdbot_core::Error, part: &str| {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.message().contains(part), "{error}");
+    };
+    let required = options.clone().tool_choice("required");
+    named(ask(&Chat::new(json!([{"role": "user", "content": "Hi"}])), &required), "expected tools");
+    named(model.generate("Hi", &required).unwrap_err(), "expected a chat with tools");
+    named(ask(&question(false), &options.clone().tool_choice("other")), "one of the tools (ask, tell)");
+    named(ask(&question(false), &required.clone().json_object(true)), "json_object");
+    named(ask(&question(false), &required.clone().tool_format("gemma4")), "gemma4");
+    named(ask(&question(true), &options.clone().tool_format("llama3_json")), "required");
+    named(ask(&question(false), &required.clone().max_tokens(5_u32)), "found 5");
+    let bad =
+        json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]);
+    let error = ask(&question(false).tools(bad), &required);
+    assert_eq!(error.kind(), ErrorKind::InvalidConstraint);
+    assert!(error.message().contains("function \"f\"") && error.message().contains("not"), "{error}");
+    // No calls: the functions are not shown to the model.
+    let without = model.chat(&question(false).tools(None), &options).unwrap();
+    let none = model.chat(&question(false), &options.clone().tool_choice("none")).unwrap();
+    assert_eq!(none.token_ids, without.token_ids);
+    assert_eq!(none.options["tool_format"], "none");
 }

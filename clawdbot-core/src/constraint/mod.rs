@@ -36,4 +36,6 @@ mod tests;
 #[cfg(test)]
 mod tests_calls;
 #[cfg(test)]
+mod tests_guide;
+#[cfg(test)]
 mod tests_schemas;

@@ -12,6 +12,19 @@ use crate::tokenizer::Tokenizer;
 /// The token that ends a text.
 const END: u32 = 0;
 
+/// Random numbers (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound as u64) as usize
+    }
+}
+
 /// A byte-level tokenizer: the bytes, some pairs, and an end token.
 fn tokenizer() -> Tokenizer {
     tokenizer_with(&[])

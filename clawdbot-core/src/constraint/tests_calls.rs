@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::tests::tokenizer_with;
+use super::tests::{Random, tokenizer_with};
 use super::{Accepted, Grammar, Matcher, Source, Vocabulary};
 use crate::output::{
     Function, OutputFormats, Piece, TOOL_FORMAT_NAMES, ToolCall, Tools, WrittenCalls, functions,
@@ -73,19 +73,6 @@ fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
     }
 }
 
-/// Random numbers (splitmix64, <https://prng.di.unimi.it/splitmix64.c>).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound as u64) as usize
-    }
-}
-
 /// A text that `matcher` allows, of at most `more` tokens more than the shortest.
 fn written(
     format: &str,
@@ -150,7 +137,6 @@ fn list() -> Vec<Function> {
 fn what_is_written_is_read_back() {
     let mut random = Random(5);
     for format in TOOL_FORMAT_NAMES.iter().filter(|name| !NOT_ENFORCED.contains(name)) {
-        let began = std::time::Instant::now();
         for special in [true, false] {
             for parallel in [true, false] {
                 let calls = WrittenCalls::new(format, &list(), parallel).expect("enforced");
@@ -173,7 +159,6 @@ fn what_is_written_is_read_back() {
                 }
             }
         }
-        eprintln!("{format} {:?}", began.elapsed());
     }
 }
 

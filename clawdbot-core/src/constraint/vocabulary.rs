@@ -116,7 +116,7 @@ impl Vocabulary {
             return Err(too_large(inner.len(), all));
         }
         let space = |bytes: &Vec<u8>| {
-            (1..=MAX_SPACE).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_whitespace)
+            (1..=MAX_SPACE).contains(&bytes.len()) && bytes.iter().all(|byte| b" \n\r\t".contains(byte))
         };
         let spaces = (0..).zip(&inner).filter(|(_, bytes)| bytes.as_ref().is_some_and(space));
         let spaces = spaces.map(|(id, _)| id).collect();

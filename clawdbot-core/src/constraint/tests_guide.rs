@@ -1,0 +1,174 @@
+//! Constrained texts after reasoning, and calls within free text, written by random tokens.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::tests::{Random, tokenizer_with};
+use super::{Accepted, ConstraintSpec, Grammar, Guide, Lead, Source, Vocabulary};
+use crate::error::ErrorKind;
+use crate::output::{Function, ReasoningMarks, WrittenCalls};
+
+const END: u32 = 0;
+
+/// A guide whose tokenizer has `special` as special tokens.
+fn guide(source: Source, special: &[&str], lead: Lead) -> (Guide, Arc<Vocabulary>) {
+    let tokenizer = tokenizer_with(special);
+    let marks = source.marks();
+    let known = special.iter().filter(|mark| marks.contains(mark));
+    let known = known.map(|mark| ((*mark).to_owned(), tokenizer.token_to_id(mark).unwrap()));
+    let vocabulary =
+        Arc::new(Vocabulary::with_marks(&tokenizer, &known.collect::<Vec<_>>()).expect("supported"));
+    let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
+    (Guide::new(&grammar, &[END], true, lead).expect("a guide"), vocabulary)
+}
+
+fn reasoning(opened: bool) -> ReasoningMarks {
+    ReasoningMarks { open: &["<think>"], close: "</think>", opened, spaces: true }
+}
+
+/// Writes at most `most` tokens: `prefers` says which to take, and random ones otherwise. Ends where the text ends.
+fn write(
+    guide: &mut Guide,
+    vocabulary: &Vocabulary,
+    most: usize,
+    seed: u64,
+    prefers: impl Fn(&[u8]) -> Option<u32>,
+) -> String {
+    let mut bytes = Vec::new();
+    let (mut left, mut random) = (most, Random(seed));
+    while left > 0 {
+        let allowed = |guide: &mut Guide| -> Vec<u32> {
+            let all = || {
+                (0..u32::try_from(vocabulary.len()).unwrap()).filter(|&id| !vocabulary.text_of(id).is_empty())
+            };
+            match guide.mask(left).expect("a mask") {
+                Some(mask) => mask.ids().collect(),
+                None => all().collect(),
+            }
+        };
+        let allowed = allowed(guide);
+        let id = prefers(&bytes).filter(|id| allowed.contains(id));
+        let id = id.unwrap_or_else(|| allowed[random.below(allowed.len())]);
+        match guide.accept(id, left).expect("allowed") {
+            Accepted::Refused => continue,
+            Accepted::Yes if id == END => break,
+            Accepted::Yes => bytes.extend(vocabulary.text_of(id)),
+        }
+        left -= 1;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn schema() -> ConstraintSpec {
+    ConstraintSpec::JsonSchema(json!({
+        "type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 99}}, "required": ["a"],
+        "additionalProperties": false
+    }))
+}
+
+fn is_instance(text: &str) -> bool {
+    serde_json::from_str(text)
+        .is_ok_and(|value: Value| value["a"].as_i64().is_some_and(|a| (0..100).contains(&a)))
+}
+
+#[test]
+fn what_comes_after_reasoning_is_complete_when_nothing_is_left() {
+    for special in [&["<think>", "</think>"][..], &[]] {
+        for opened in [true, false] {
+            for seed in 0..40 {
+                let lead = Lead { reasoning: Some(reasoning(opened)), mark: None };
+                let (mut guide, vocabulary) = guide(schema().into(), special, lead);
+                let most = 40 + 3 * usize::try_from(seed).unwrap();
+                guide.check(most).expect("room");
+                // Half of the texts that may open reasoning do.
+                let open = vocabulary.tokenizer().token_to_id("<think>");
+                let less = vocabulary.tokenizer().token_to_id("<");
+                let first = |bytes: &[u8]| match (bytes, special.is_empty()) {
+                    ([], false) if seed % 2 == 0 => open,
+                    ([], true) if seed % 2 == 0 => less,
+                    _ => None,
+                };
+                let text = write(&mut guide, &vocabulary, most, seed, first);
+                let (before, answer) = text.rsplit_once("</think>").unwrap_or(("", &text));
+                assert!(is_instance(answer), "{special:?} {opened}: {text:?}");
+                let reasons = opened || text.starts_with('<');
+                assert!(reasons || seed % 2 == 1, "{text:?}");
+                assert!(before.starts_with("<think>") || opened || !reasons, "{text:?}");
+                assert_eq!(text.contains("</think>"), reasons, "{text:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn too_little_room_is_refused() {
+    let lead = Lead { reasoning: Some(reasoning(true)), mark: None };
+    let (mut guide, _) = guide(schema().into(), &[], lead);
+    let error = guide.check(8).expect_err("no room");
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let needed = usize::try_from(error.detail()["needed"].as_u64().unwrap()).unwrap();
+    guide.check(needed).expect("room");
+    assert!(guide.check(needed - 1).is_err());
+}
+
+fn calls(after_mark: bool) -> Source {
+    let function = Function {
+        name: "f".into(),
+        parameters: json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+            "additionalProperties": false}),
+    };
+    let calls = WrittenCalls::new("hermes", &[function], false).expect("enforced");
+    Source { answer: None, header: "", calls: Some(calls), after_mark }
+}
+
+#[test]
+fn calls_begin_within_free_text() {
+    let mut begun = 0;
+    for special in [&["<tool_call>", "</tool_call>", "<think>", "</think>"][..], &[]] {
+        for opened in [true, false] {
+            for seed in 0..20 {
+                let lead = Lead { reasoning: Some(reasoning(opened)), mark: Some("<tool_call>") };
+                let (mut guide, vocabulary) = guide(calls(true), special, lead);
+                let ids = |text: &str| vocabulary.tokenizer().encode(text, false.into()).expect("encodes");
+                // A mark in reasoning is none.
+                let wanted = match opened {
+                    true => "hm <tool_call> hm</think> then <tool_call>",
+                    false => "so <tool_call>",
+                };
+                let wanted_ids = ids(wanted);
+                let lengths: Vec<usize> = wanted_ids
+                    .iter()
+                    .scan(0, |at, &id| {
+                        *at += vocabulary.text_of(id).len();
+                        Some(*at)
+                    })
+                    .collect();
+                let prefers = |bytes: &[u8]| {
+                    let at = lengths.iter().filter(|&&end| end <= bytes.len()).count();
+                    wanted_ids.get(at).copied()
+                };
+                let text = write(&mut guide, &vocabulary, wanted_ids.len() + 60, seed, prefers);
+                let call = text.strip_prefix(wanted).unwrap_or_else(|| panic!("{text:?}"));
+                let json = call.trim().strip_suffix("</tool_call>").unwrap_or_else(|| panic!("{text:?}"));
+                let call: Value = serde_json::from_str(json).expect("JSON");
+                assert!(call["name"] == "f" && call["arguments"]["a"].is_boolean(), "{text:?}");
+                begun += 1;
+            }
+        }
+    }
+    assert_eq!(begun, 80);
+}
+
+#[test]
+fn a_call_that_would_not_fit_does_not_begin() {
+    let lead = Lead { reasoning: None, mark: Some("<tool_call>") };
+    let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);
+    let open = vocabulary.tokenizer().token_to_id("<tool_call>").unwrap();
+    assert!(guide.mask(10).expect("free").is_none());
+    assert_eq!(guide.accept(open, 10).expect("runs"), Accepted::Refused);
+    let mask = guide.mask(10).expect("a mask").expect("one that lacks it");
+    assert!(!mask.allows(open) && mask.allows(open + 1));
+    assert_eq!(guide.accept(open + 1, 10).expect("runs"), Accepted::Yes);
+    assert!(guide.mask(9).expect("free again").is_none());
+}
