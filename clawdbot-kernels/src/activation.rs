@@ -3,8 +3,8 @@
 use super::Simd;
 use super::vector::{exp, tanh};
 
-/// A function of a gate and up. All but [`Activation::Gelu`], [`Activation::Relu`] and
-/// [`Activation::Tanh`] are `g / (1 + exp(-t)) * u`.
+/// A function of a gate and up. All but [`Activation::Gelu`], [`Activation::Relu`],
+/// [`Activation::Tanh`] and [`Activation::Xielu`] are `g / (1 + exp(-t)) * u`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `g = t = gate`, `u = up`.
@@ -25,6 +25,17 @@ pub enum Activation {
     Relu,
     /// `tanh(gate) * up`.
     Tanh,
+    /// xIELU (<https://arxiv.org/abs/2411.13010>), times up: `alpha_p gate^2 + beta gate` above zero, below it `alpha_n (exp(gate) - 1
+    /// - gate) + beta gate`. Transformers has `exp(eps)` with an eps of -1e-6 instead of the exponential between eps and
+    /// zero, which differs by less than `alpha_n |eps|`.
+    Xielu {
+        /// Factor of the square of positive gates.
+        alpha_p: f32,
+        /// Factor of the exponential of negative gates.
+        alpha_n: f32,
+        /// Factor of the gate itself.
+        beta: f32,
+    },
 }
 
 impl Activation {
@@ -47,6 +58,14 @@ impl Activation {
             Activation::Gelu => return s.mul(gelu(s, gate), up),
             Activation::Relu => return s.mul(s.max(s.zero(), gate), up),
             Activation::Tanh => return s.mul(tanh(s, gate), up),
+            Activation::Xielu { alpha_p, alpha_n, beta } => {
+                // The operand orders let NaN through. One of the two is zero, and so is what it contributes.
+                let (above, below) = (s.max(s.zero(), gate), s.min(s.zero(), gate));
+                let square = s.mul(s.splat(alpha_p), s.mul(above, above));
+                let curve = s.sub(s.sub(exp(s, below), one), below);
+                let curved = s.fma(s.splat(alpha_n), curve, square);
+                return s.mul(s.fma(s.splat(beta), gate, curved), up);
+            }
         };
         let e = exp(s, s.sub(s.zero(), t));
         s.mul(s.div(g, s.add(one, e)), u)
@@ -84,13 +103,14 @@ mod tests {
     use super::*;
     use crate::simd::{LANES, Scalar};
 
-    const ALL: [Activation; 6] = [
+    const ALL: [Activation; 7] = [
         Activation::Silu,
         Activation::GeluTanh,
         Activation::ClampedSwiglu { alpha: 1.702, limit: 3.0 },
         Activation::Gelu,
         Activation::Relu,
         Activation::Tanh,
+        Activation::Xielu { alpha_p: 0.7, alpha_n: 1.3, beta: 0.5 },
     ];
 
     #[test]
@@ -107,6 +127,8 @@ mod tests {
                 gate / 2.0 * libm::erfc(-gate / 2_f64.sqrt()) * up,
                 gate.max(0.0) * up,
                 gate.tanh() * up,
+                (0.5 * gate + 0.7 * gate.max(0.0).powi(2) + 1.3 * (gate.min(0.0).exp_m1() - gate.min(0.0)))
+                    * up,
             ];
             for (activation, expected) in ALL.into_iter().zip(expected) {
                 let found = activation.gated(Scalar, [gate as f32; LANES], [up as f32; LANES])[0];

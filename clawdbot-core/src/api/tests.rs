@@ -249,7 +249,7 @@ fn qwens_differ_from_llama_in_biases_and_head_norms() {
     let expected = DecoderSpec { architecture: "Qwen2ForCausalLM", qkv_bias: true, ..llama.clone() };
     assert_eq!(qwen2, expected);
     let qwen3 = spec(&with(json!({"architectures": ["Qwen3ForCausalLM"]}))).unwrap();
-    let qk_norm = Some(NormSpec { eps: 1e-5, whole: false });
+    let qk_norm = Some(NormSpec::of_heads(1e-5));
     assert_eq!(qwen3, DecoderSpec { architecture: "Qwen3ForCausalLM", qk_norm, ..llama });
     refused(json!({"architectures": ["Qwen3ForCausalLM"], "head_dim": null}), INVALID, &["head_dim"]);
 }

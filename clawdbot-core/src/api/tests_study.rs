@@ -371,6 +371,7 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
             })
             .collect(),
         norm: from.norm.clone(),
+        lm_head_bias: from.lm_head_bias.clone(),
         lm_head: from.lm_head.as_ref().map(|head| pack(Part::Head, head)),
     }
 }

@@ -3,14 +3,13 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use clawdbot_kernels::PackedMatrix;
-
 use super::stream::{Reporter, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::cpu::Cpu;
 use crate::forward::decoder::Head;
 use crate::forward::ops::Ops;
 use crate::forward::scratch::{PassSize, Scratch};
+use crate::load::build::OwnHead;
 use crate::load::calibration::Text;
 
 /// Logits of a model that are in memory at a time, if that is no less than [`LEAST_ROWS`].
@@ -109,15 +108,13 @@ pub(super) fn scores(
 
 /// What makes the logits of a model.
 struct Output {
-    norm: Option<Vec<f32>>,
-    weight: PackedMatrix,
+    head: OwnHead,
     scratch: Scratch,
 }
 
 impl Output {
     fn new(stream: &Stream<'_>, reporter: &mut Reporter<'_>) -> Result<Self> {
-        let (norm, weight) = stream.head(reporter)?;
-        Ok(Output { norm, weight, scratch: Scratch::default() })
+        Ok(Output { head: stream.head(reporter)?, scratch: Scratch::default() })
     }
 
     /// Leaves the logits of the tokens `tokens` in `scratch.logits`.
@@ -128,7 +125,8 @@ impl Output {
         self.scratch.hidden[..rows * width]
             .copy_from_slice(&stream.hidden()[tokens.start * width..tokens.end * width]);
         let taken: Vec<usize> = (0..rows).collect();
-        let head = Head { spec, norm: self.norm.as_deref(), weight: &self.weight };
+        let OwnHead { norm, weight, bias } = &self.head;
+        let head = Head { spec, norm: norm.as_deref(), weight, bias: bias.as_deref() };
         head.forward(ops, &taken, &mut self.scratch)
     }
 }

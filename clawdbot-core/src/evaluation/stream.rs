@@ -10,7 +10,7 @@ use super::unpacked::unpack;
 use crate::cancel::{Progress, cancelled};
 use crate::error::{Error, Result};
 use crate::forward::scratch::Scratch;
-use crate::load::build::Builder;
+use crate::load::build::{Builder, OwnHead};
 use crate::load::calibration::Text;
 use crate::load::passes::Passes;
 use crate::load::source::Opened;
@@ -258,7 +258,7 @@ impl<'a> Stream<'a> {
     ///
     /// # Errors
     /// As [`embed`](Self::embed).
-    pub(super) fn head(&self, reporter: &mut Reporter<'_>) -> Result<(Option<Vec<f32>>, PackedMatrix)> {
+    pub(super) fn head(&self, reporter: &mut Reporter<'_>) -> Result<OwnHead> {
         let [_, group] = self.ends();
         self.builder(&[group], &mut |_, _| reporter.goes_on(0))?.head(self.names)
     }

@@ -20,6 +20,8 @@ pub(crate) struct PlainMlp {
     pub(crate) up: Linear,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
+    /// The layer's own, instead of the model's
+    pub(crate) activation: Option<Activation>,
 }
 
 impl PlainMlp {
@@ -39,7 +41,7 @@ impl PlainMlp {
         let MlpBuffers { activated, codes, .. } = buffers;
         let shape = Shape { rows, width: self.down.weight.k() };
         ops.linear(x.unwrap_or(out), rows, &self.up, Store::Overwrite, activated, codes)?;
-        ops.activate(activated, activation, shape);
+        ops.activate(activated, self.activation.unwrap_or(activation), shape);
         ops.linear(activated, rows, &self.down, Store::Add, out, codes)
     }
 }

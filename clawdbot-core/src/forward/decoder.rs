@@ -111,6 +111,8 @@ pub(crate) struct Decoder {
     pub(crate) norm: Option<Vec<f32>>,
     /// hidden_size -> vocab_size; `None` when tied
     pub(crate) lm_head: Option<PackedMatrix>,
+    /// `[vocab_size]`
+    pub(crate) lm_head_bias: Option<Vec<f32>>,
     /// One for each of `DecoderSpec::dense_head`
     pub(crate) dense_head: Vec<Dense>,
 }
@@ -200,9 +202,14 @@ impl Decoder {
 
         let norm = self.norm.as_ref().map(|gains| Norm::of(spec, gains));
         ops.take_rows(&scratch.hidden, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
-        let weight = self.lm_head.as_ref().unwrap_or(&self.embedding);
-        Head { spec, norm: self.norm.as_deref(), weight }.forward(ops, &batch.logits_rows, scratch)?;
+        self.head(self.norm.as_deref()).forward(ops, &batch.logits_rows, scratch)?;
         Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
+    }
+
+    /// The output layer after a norm with the gains `norm`.
+    pub(crate) fn head<'a>(&'a self, norm: Option<&'a [f32]>) -> Head<'a> {
+        let weight = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        Head { spec: &self.spec, norm, weight, bias: self.lm_head_bias.as_deref() }
     }
 
     /// Makes room for a pass over `batch`, and leaves the embeddings of its tokens in `scratch.hidden`.
@@ -239,6 +246,8 @@ pub(crate) struct Head<'a> {
     pub(crate) norm: Option<&'a [f32]>,
     /// hidden_size -> vocab_size
     pub(crate) weight: &'a PackedMatrix,
+    /// `[vocab_size]`
+    pub(crate) bias: Option<&'a [f32]>,
 }
 
 impl Head<'_> {
@@ -260,7 +269,7 @@ impl Head<'_> {
         let norm = self.norm.map(|gains| Norm::of(spec, gains));
         ops.take_rows(&scratch.hidden, taken, norm, spec.hidden_size, &mut scratch.last);
         let logits = &mut scratch.logits;
-        ops.matmul(&scratch.last, rows, self.weight, logits, &mut scratch.codes)?;
+        ops.matmul(&scratch.last, rows, self.weight, self.bias, logits, &mut scratch.codes)?;
         if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
             let shape = Shape { rows, width: spec.vocab_size };
             ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
@@ -362,7 +371,8 @@ impl DecoderLayer {
         let activation = spec.activation;
         let MlpHalf { mlp, moe, sublayer, codes, workspace } = buffers;
         // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
-        let itself = self.mlp_norm.is_none() && matches!(self.mlp, Mlp::Plain(_));
+        let itself =
+            self.mlp_norm.is_none() && self.input_norm.is_none() && matches!(self.mlp, Mlp::Plain(_));
         if self.mlp_norm.is_some() || (self.input_norm.is_none() && !itself) {
             stream.norm(ops, spec, self.mlp_norm.as_deref(), Shape { rows, width: spec.hidden_size });
         }

@@ -70,8 +70,8 @@ impl MtpHead {
         }
         let norm = Some(Norm::of(spec, &self.norm));
         ops.take_rows(&scratch.hidden, &batch.state_rows, norm, width, &mut scratch.states);
-        let weight = model.lm_head.as_ref().unwrap_or(&model.embedding);
-        Head { spec, norm: Some(&self.norm), weight }.forward(ops, &batch.logits_rows, scratch)?;
+        let head = Head { spec, ..model.head(Some(&self.norm)) };
+        head.forward(ops, &batch.logits_rows, scratch)?;
         Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
     }
 }

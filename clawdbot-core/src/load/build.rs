@@ -23,13 +23,23 @@ use crate::forward::moe::{MoeWeights, ParallelMlpWeights};
 use crate::forward::mtp::MtpHead;
 use crate::forward::ops::LayerRef;
 use crate::options::WeightType;
-use crate::spec::DecoderSpec;
 use crate::spec::mtp::{MtpNames, MtpSpec};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{
     DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
-    ParallelMlpNames, PlainNames, TensorNames, VectorName,
+    ParallelMlpNames, PlainNames, TensorNames, VectorName, XieluNames,
 };
+use crate::spec::{Activation, DecoderSpec};
+
+/// What makes logits of the residual stream.
+pub(crate) struct OwnHead {
+    /// `[hidden_size]`
+    pub(crate) norm: Option<Vec<f32>>,
+    /// hidden_size -> vocab_size; may be the embedding.
+    pub(crate) weight: PackedMatrix,
+    /// `[vocab_size]`
+    pub(crate) bias: Option<Vec<f32>>,
+}
 
 /// Packs weights.
 pub(crate) struct Builder<'a> {
@@ -67,6 +77,7 @@ impl Builder<'_> {
         }
         decoder.lm_head =
             names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
+        decoder.lm_head_bias = self.optional(names.lm_head_bias.as_ref())?;
         decoder.dense_head = names.dense_head.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
         Ok(decoder)
     }
@@ -88,18 +99,22 @@ impl Builder<'_> {
             layers: Vec::with_capacity(names.layers.len()),
             norm: self.norm(names.final_norm.as_ref())?,
             lm_head: None,
+            lm_head_bias: None,
             dense_head: Vec::new(),
             spec,
         })
     }
 
-    /// The last norm, and the output layer, which may be the embedding.
+    /// The last norm and the output layer.
     ///
     /// # Errors
     /// As [`build`](Self::build).
-    pub(crate) fn head(&mut self, names: &TensorNames) -> Result<(Option<Vec<f32>>, PackedMatrix)> {
-        let norm = self.norm(names.final_norm.as_ref())?;
-        Ok((norm, self.matrices(&Joined::rows([names.head()]))?))
+    pub(crate) fn head(&mut self, names: &TensorNames) -> Result<OwnHead> {
+        Ok(OwnHead {
+            norm: self.norm(names.final_norm.as_ref())?,
+            weight: self.matrices(&Joined::rows([names.head()]))?,
+            bias: self.optional(names.lm_head_bias.as_ref())?,
+        })
     }
 
     /// A head for multi-token prediction.
@@ -165,9 +180,10 @@ impl Builder<'_> {
             mlp_norm: self.norm(names.mlp_norm.as_ref())?,
             mlp: match &names.mlp {
                 MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
-                MlpNames::Plain(PlainNames { up, down }) => Mlp::Plain(PlainMlp {
+                MlpNames::Plain(PlainNames { up, down, xielu }) => Mlp::Plain(PlainMlp {
                     up: self.linear(std::slice::from_ref(up))?,
                     down: self.linear(std::slice::from_ref(down))?,
+                    activation: xielu.as_ref().map(|names| self.xielu(names)).transpose()?,
                 }),
                 MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
             },
@@ -183,6 +199,20 @@ impl Builder<'_> {
             },
             scalar: self.optional(names.scalar.as_ref())?.and_then(|scalar| scalar.first().copied()),
         })
+    }
+
+    /// xIELU with its stored parameters, as transformers computes it.
+    fn xielu(&self, XieluNames { alpha_p, alpha_n, beta, eps }: &XieluNames) -> Result<Activation> {
+        let number = |name: &VectorName| Ok::<_, Error>(self.vector(name)?[0]);
+        let (beta, bound) = (number(beta)?, number(eps)?);
+        // Without effect where it is as small as it is published: see the kernel.
+        if !(-1e-5..=0.0).contains(&bound) {
+            let message = format!("{}: expected a number from -1e-5 to 0, found {bound}", eps.name);
+            return Err(Error::unsupported_model(message).with("tensor", eps.name.clone()));
+        }
+        let softplus = |x: f32| libm::log1p(libm::exp(f64::from(x)));
+        let alpha_n = f64::from(beta) + softplus(number(alpha_n)?);
+        Ok(Activation::Xielu { alpha_p: softplus(number(alpha_p)?) as f32, alpha_n: alpha_n as f32, beta })
     }
 
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {

@@ -33,6 +33,10 @@ const LIMITS: &[(&str, u64)] = &[
     ("dim", 1 << 20),
     ("hidden_dim", 1 << 22),
     ("n_layers", 4096),
+    ("n_embd", 1 << 20),
+    ("n_inner", 1 << 22),
+    ("n_layer", 4096),
+    ("n_head", 1 << 16),
     ("n_heads", 1 << 16),
 ];
 

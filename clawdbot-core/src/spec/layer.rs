@@ -10,6 +10,15 @@ pub(crate) struct NormSpec {
     pub(crate) eps: f32,
     /// Whether it covers all heads at once, with a gain for each element, instead of each head separately.
     pub(crate) whole: bool,
+    /// Whether it follows the rotation instead of preceding it.
+    pub(crate) rotated: bool,
+}
+
+impl NormSpec {
+    /// Of each head separately, before the rotation.
+    pub(crate) const fn of_heads(eps: f32) -> Self {
+        NormSpec { eps, whole: false, rotated: false }
+    }
 }
 
 /// Details of the softmax of attention.

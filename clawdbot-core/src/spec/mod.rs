@@ -56,7 +56,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) rms_norm_eps: f32,
     /// Norms of the residual stream and of heads.
     pub(crate) norm: NormKind,
-    /// RMSNorm of queries and keys before the rotation.
+    /// RMSNorm of queries and keys.
     pub(crate) qk_norm: Option<NormSpec>,
     /// Whether each head of values has an RMSNorm without gains.
     pub(crate) value_norm: bool,
@@ -68,8 +68,12 @@ pub(crate) struct DecoderSpec {
     pub(crate) mlp_bias: bool,
     /// Whether the MLP has a gate projection in addition to its up projection.
     pub(crate) mlp_gate: bool,
+    /// Whether the projections of attention and MLP are stored as `[inputs, outputs]`.
+    pub(crate) transposed: bool,
     /// Activation of the gate projection, or of the up projection if there is no gate.
     pub(crate) activation: Activation,
+    /// Whether the activation is xIELU instead, whose parameters each layer stores; for MLPs without a gate.
+    pub(crate) xielu: bool,
     pub(crate) attention: AttentionSpec,
     /// The MLPs of expert layers.
     pub(crate) moe: Option<MoeSpec>,
@@ -102,6 +106,8 @@ pub(crate) struct DecoderSpec {
     pub(crate) layer_scalars: bool,
     /// Whether the output projection is the embedding.
     pub(crate) tie_word_embeddings: bool,
+    /// Whether the output projection has a bias.
+    pub(crate) lm_head_bias: bool,
     /// Most tokens of a sequence that the model was made for.
     pub(crate) max_position_embeddings: usize,
     /// Beginning-of-sequence token in `config.json`.

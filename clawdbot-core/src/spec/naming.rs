@@ -3,9 +3,9 @@
 use super::mixers::OutputProjection;
 use super::names::MlpModules;
 use super::tensors::{
-    DenseNames, GatedNames, LM_HEAD, LayerInputNames, LayerInputsNames, LayerNames, LinearNames, MatrixName,
-    MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames, Runs, TensorNames,
-    VectorName, linear,
+    DenseNames, GatedNames, LM_HEAD, LM_HEAD_BIAS, LayerInputNames, LayerInputsNames, LayerNames,
+    LinearNames, MatrixName, MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames,
+    Runs, TensorNames, VectorName, XieluNames, linear,
 };
 use super::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
 
@@ -46,6 +46,9 @@ impl DecoderSpec {
             final_norm: self.names.final_norm.map(|module| self.stream_norm(module, hidden)),
             dense_head: self.dense_head.iter().map(|dense| self.dense_tensors(dense)).collect(),
             lm_head: (!self.tie_word_embeddings && !self.headless).then(|| vocabulary(LM_HEAD)),
+            lm_head_bias: self
+                .lm_head_bias
+                .then(|| VectorName::new(LM_HEAD_BIAS.to_owned(), self.vocab_size, 0.0)),
         };
         names.mark_sensitive();
         names
@@ -98,7 +101,13 @@ impl DecoderSpec {
     /// The output projection of the mixer.
     fn mixer_output(&self, prefix: &str, layer: usize) -> LinearNames {
         let OutputProjection { module, bias } = self.layers[layer].mixer.description().output(self);
-        linear(prefix, module, self.hidden_size, self.mixed_size(layer)).with_bias(bias)
+        self.projection(prefix, module, self.hidden_size, self.mixed_size(layer)).with_bias(bias)
+    }
+
+    /// The projection `module` of attention or MLP, `[n, k]`, without a bias.
+    pub(super) fn projection(&self, prefix: &str, module: &str, n: usize, k: usize) -> LinearNames {
+        let stored = linear(prefix, module, n, k);
+        if self.transposed { stored.transposed() } else { stored }
     }
 
     /// Elements between the projections of the dense MLP of layer `layer`.
@@ -128,9 +137,16 @@ impl DecoderSpec {
         let (hidden, size) = (self.hidden_size, self.intermediate_size);
         let modules = &self.names.mlp;
         let up = modules.gate_up.first().copied().unwrap_or("mlp");
+        let parameter = |name: &str| format!("{prefix}.mlp.act_fn.{name}");
         PlainNames {
-            up: linear(prefix, up, size, hidden).with_bias(self.mlp_bias),
-            down: linear(prefix, modules.down, hidden, size).with_bias(self.mlp_bias),
+            up: self.projection(prefix, up, size, hidden).with_bias(self.mlp_bias),
+            down: self.projection(prefix, modules.down, hidden, size).with_bias(self.mlp_bias),
+            xielu: self.xielu.then(|| XieluNames {
+                alpha_p: VectorName::new(parameter("alpha_p"), 1, 0.0),
+                alpha_n: VectorName::new(parameter("alpha_n"), 1, 0.0),
+                beta: VectorName::scalar(parameter("beta")),
+                eps: VectorName::scalar(parameter("eps")),
+            }),
         }
     }
 

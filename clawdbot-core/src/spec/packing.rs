@@ -88,6 +88,9 @@ impl LayerNames {
         let norms = first.chain(&self.mlp_norm).chain(&self.mlp_out_norm).chain(&self.mlp_sum_norm);
         let mut vectors: Vec<&VectorName> = norms.flat_map(NormNames::vectors).collect();
         vectors.extend(self.mixer.vectors());
+        if let MlpNames::Plain(PlainNames { xielu: Some(xielu), .. }) = &self.mlp {
+            vectors.extend(xielu.vectors());
+        }
         if let MlpNames::Moe(moe) = &self.mlp {
             vectors.push(&moe.router);
             vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
@@ -232,7 +235,7 @@ impl TensorNames {
         let tables = self.positions.iter().chain(&self.token_types);
         let first = tables.chain(self.embedding_norm.iter().flat_map(NormNames::vectors));
         let last = self.final_norm.iter().flat_map(NormNames::vectors);
-        let last = last.chain(self.dense_head.iter().flat_map(DenseNames::vectors));
+        let last = last.chain(self.dense_head.iter().flat_map(DenseNames::vectors)).chain(&self.lm_head_bias);
         let inputs = self.layer_inputs.iter().map(|inputs| &inputs.norm);
         first.chain(self.layers.iter().flat_map(LayerNames::vectors)).chain(inputs).chain(last)
     }

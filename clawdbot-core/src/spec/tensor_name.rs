@@ -86,6 +86,12 @@ impl VectorName {
         VectorName { name, len, part, offset: 0.0, k: Some(k) }
     }
 
+    /// A scalar: a tensor without dimensions.
+    pub(crate) fn scalar(name: String) -> Self {
+        let part = Some(Box::new(Part::whole(name.clone(), Vec::new())));
+        VectorName { name, len: 1, part, offset: 0.0, k: None }
+    }
+
     /// The weights of a convolution over each channel: `[channels, 1, kernel_size]`.
     pub(crate) fn convolution(name: String, channels: usize, kernel_size: usize) -> Self {
         VectorName { k: None, ..VectorName::matrix(name, vec![channels, 1, kernel_size], 1) }
@@ -118,6 +124,14 @@ pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize) -> LinearNa
 }
 
 impl LinearNames {
+    /// The projection, stored as `[inputs, outputs]`.
+    pub(crate) fn transposed(mut self) -> Self {
+        let MatrixName { name, n, k, .. } = &self.weight;
+        let part = Part::whole(name.clone(), vec![*k, *n]);
+        self.weight.part = Some(Box::new(Part { storage: PartStorage::Columns { from: 0 }, ..part }));
+        self
+    }
+
     /// The projection with its bias, if it has one.
     pub(crate) fn with_bias(self, has_bias: bool) -> Self {
         let name = &self.weight.name;

@@ -106,6 +106,26 @@ pub(crate) struct PlainNames {
     pub(crate) up: LinearNames,
     /// `[hidden_size, intermediate_size]`.
     pub(crate) down: LinearNames,
+    pub(crate) xielu: Option<XieluNames>,
+}
+
+/// The parameters of xIELU, one element each, as they are stored: see `load/build.rs`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct XieluNames {
+    /// `[1]`
+    pub(crate) alpha_p: VectorName,
+    /// `[1]`
+    pub(crate) alpha_n: VectorName,
+    /// A scalar.
+    pub(crate) beta: VectorName,
+    /// A scalar.
+    pub(crate) eps: VectorName,
+}
+
+impl XieluNames {
+    pub(super) fn vectors(&self) -> [&VectorName; 4] {
+        [&self.alpha_p, &self.alpha_n, &self.beta, &self.eps]
+    }
 }
 
 /// The tensors of an expert layer.
@@ -159,6 +179,9 @@ pub(crate) struct TensorNames {
     pub(crate) dense_head: Vec<DenseNames>,
     /// `[vocab_size, hidden_size]`; `None` if tied to the embedding.
     pub(crate) lm_head: Option<MatrixName>,
+    /// `[vocab_size]`
+    pub(crate) lm_head_bias: Option<VectorName>,
 }
 
 pub(crate) const LM_HEAD: &str = "lm_head.weight";
+pub(crate) const LM_HEAD_BIAS: &str = "lm_head.bias";

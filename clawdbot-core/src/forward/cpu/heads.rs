@@ -75,6 +75,7 @@ fn rotate_row(kernels: &KernelSet, heads: HeadOps<'_>, rotation: Rotation<'_>, r
     let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
     let norms = heads.qk_norms.zip(spec.qk_norm);
     let mut norms = norms.map(|((queries, keys), norm)| HeadNorms { queries, keys, eps: norm.eps });
+    let after = norms.take_if(|_| spec.qk_norm.is_some_and(|norm| norm.rotated));
     let row = &mut row[..(queries + keys) * head_dim];
     if spec.qk_norm.is_some_and(|norm| norm.whole)
         && let Some(norms) = norms.take()
@@ -85,6 +86,11 @@ fn rotate_row(kernels: &KernelSet, heads: HeadOps<'_>, rotation: Rotation<'_>, r
     }
     let Rotation { cos, sin, pairs, scale } = rotation;
     kernels.rotate_heads(RotateArgs { heads: row, head_dim, queries, norms, cos, sin, pairs });
+    if let Some(HeadNorms { queries: of_queries, keys, eps }) = after {
+        for (i, head) in row.chunks_exact_mut(head_dim).enumerate() {
+            kernels.norm_in_place(head, if i < queries { of_queries } else { keys }, eps);
+        }
+    }
     if let Some(scale) = scale {
         kernels.scale_and_cap(scale, None, &mut row[..queries * head_dim]);
     }

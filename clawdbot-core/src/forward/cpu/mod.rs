@@ -247,11 +247,12 @@ impl Ops for Cpu<'_> {
         x: &Values,
         rows: usize,
         weight: &PackedMatrix,
+        bias: Option<&[f32]>,
         out: &mut Values,
         codes: &mut QuantizedRows,
     ) -> Result<()> {
         let (x, out) = (&x[..rows * weight.k()], &mut out[..rows * weight.n()]);
-        products::matmul(self, x, rows, weight, out, Epilogue::default(), codes)
+        products::matmul(self, x, rows, weight, out, Epilogue { bias, ..Epilogue::default() }, codes)
     }
 
     fn matmul_f32(

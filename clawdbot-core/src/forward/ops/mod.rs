@@ -141,12 +141,13 @@ pub(crate) trait Ops: Sized {
         out: &mut Rows<Self>,
         codes: &mut Codes<Self>,
     ) -> Result<()>;
-    /// `out = x * weight`, without bias and adapters.
+    /// `out = x * weight + bias`, without adapters.
     fn matmul(
         &self,
         x: &Rows<Self>,
         rows: usize,
         weight: &PackedMatrix,
+        bias: Option<&[f32]>,
         out: &mut Rows<Self>,
         codes: &mut Codes<Self>,
     ) -> Result<()>;

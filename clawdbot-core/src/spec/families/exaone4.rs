@@ -55,7 +55,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let rotates = |layer: &LayerSpec| window.is_none() || layer.window.is_some();
     let rotated = |layer: LayerSpec| LayerSpec { rope: rotates(&layer).then_some(0), ..layer };
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
         layers: layers.into_iter().map(rotated).collect(),
         names: NAMES,
         ..plain

@@ -149,7 +149,7 @@ fn gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
     let head_dim = common.head_dim;
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: common.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(common.rms_norm_eps)),
         attention: attention_of(config, None)?,
         final_logit_softcapping: cap(config, "final_logit_softcapping", None)?,
         ropes: vec![

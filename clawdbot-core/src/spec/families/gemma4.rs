@@ -105,7 +105,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         size: config.opt_usize("hidden_size_per_layer_input")?.unwrap_or(DEFAULT_INPUTS.size),
     };
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
         value_norm: true,
         qkv_bias: bias,
         o_bias: bias,

@@ -66,7 +66,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let rope = RopeDefaults { theta: 1e6, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
         intermediate_size: intermediate_size(config, plain.intermediate_size)?,
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
         layers: layers(config, plain.num_hidden_layers)?,
         names: NAMES,

@@ -26,6 +26,7 @@ pub(super) struct Keys {
     pub(super) hidden_size: &'static str,
     pub(super) num_hidden_layers: &'static str,
     pub(super) num_attention_heads: &'static str,
+    pub(super) max_position_embeddings: &'static str,
     /// Key of the norms' epsilon.
     pub(super) eps: &'static str,
     /// Default epsilon.
@@ -44,6 +45,7 @@ impl Keys {
         hidden_size: "hidden_size",
         num_hidden_layers: "num_hidden_layers",
         num_attention_heads: "num_attention_heads",
+        max_position_embeddings: "max_position_embeddings",
         eps: "rms_norm_eps",
         default_eps: None,
         intermediate_size: &["intermediate_size"],
@@ -98,10 +100,12 @@ impl DecoderSpec {
             o_bias: false,
             mlp_bias: false,
             mlp_gate: true,
+            transposed: false,
             activation: match keys.activation {
                 Some(key) => spec::activation(config, key)?,
                 None => Activation::Silu,
             },
+            xielu: false,
             attention: AttentionSpec::of_width(head_dim as f64),
             moe: None,
             bidirectional: false,
@@ -118,7 +122,8 @@ impl DecoderSpec {
             per_layer_inputs: None,
             layer_scalars: false,
             tie_word_embeddings: config.bool_or("tie_word_embeddings", keys.tied)?,
-            max_position_embeddings: config.usize("max_position_embeddings")?,
+            lm_head_bias: false,
+            max_position_embeddings: config.usize(keys.max_position_embeddings)?,
             bos: config.opt_token_id("bos_token_id")?,
             eos: config.token_ids("eos_token_id")?,
             names: names::LLAMA,

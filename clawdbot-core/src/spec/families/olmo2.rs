@@ -75,7 +75,7 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: true }),
+        qk_norm: Some(NormSpec { whole: true, ..NormSpec::of_heads(plain.rms_norm_eps) }),
         qkv_bias: bias,
         o_bias: bias,
         names: NAMES,

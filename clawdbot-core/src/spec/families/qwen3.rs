@@ -29,7 +29,7 @@ pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::plain(config)?;
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
         qkv_bias: bias,
         o_bias: bias,
         layers: qwen2::layers(config, plain.num_hidden_layers)?,

@@ -72,7 +72,7 @@ pub(super) fn with_delta_nets(
     let rope = RopeDefaults { partial: Some(0.25), extras, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
         norm: NormKind::Rms { offset: 1.0 },
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
         qkv_bias: bias,
         o_bias: bias,
         attention: AttentionSpec { gate: true, ..plain.attention },

@@ -2,7 +2,7 @@
 
 use super::{DescribeMixer, MixerNames, MixerTensors, OutputProjection};
 use crate::error::Result;
-use crate::spec::tensors::{LinearNames, Runs, VectorName, linear};
+use crate::spec::tensors::{LinearNames, Runs, VectorName};
 use crate::spec::{DecoderSpec, HeadShape, KeySource};
 
 /// Softmax attention with the heads of [`DecoderSpec::heads`] and the settings of `AttentionSpec`.
@@ -57,8 +57,9 @@ impl DescribeMixer for Attention {
             KeySource::Layer(_) => 1,
         };
         let names = model.names.qkv.iter().zip(sizes).take(count);
-        let mut qkv: Vec<LinearNames> =
-            names.map(|(module, &n)| linear(prefix, module, n, hidden).with_bias(model.qkv_bias)).collect();
+        let mut qkv: Vec<LinearNames> = names
+            .map(|(module, &n)| model.projection(prefix, module, n, hidden).with_bias(model.qkv_bias))
+            .collect();
         let mut gate = Vec::new();
         if model.attention.gate {
             // Stored with the queries, head by head.
