@@ -6,7 +6,7 @@
 use serde_json::json;
 
 use super::llama::Keys;
-use super::{Family, architecture, one_of, only};
+use super::{Family, architecture, one_of, only, only_str};
 use crate::error::{Error, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
@@ -65,8 +65,8 @@ const METHOD: &str = "topk_method";
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Other methods of selecting experts in the published code belong to other models.
-    expect(config, "scoring_func", "sigmoid")?;
-    expect(config, METHOD, "noaux_tc")?;
+    only_str(config, "scoring_func", "sigmoid")?;
+    only_str(config, METHOD, "noaux_tc")?;
     let moe = MoeSpec {
         scoring: Scoring::Sigmoid,
         groups: groups(config)?,
@@ -77,7 +77,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 
 /// Experts by softmax over all of them; the groups with the best single experts are selected first.
 fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
-    expect(config, "scoring_func", "softmax")?;
+    only_str(config, "scoring_func", "softmax")?;
     let groups = match config.opt_str(METHOD)? {
         None | Some("greedy") => None,
         Some("group_limited_greedy") => match groups(config)? {
@@ -92,13 +92,6 @@ fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
         return Err(config.unsupported("norm_topk_prob", "false"));
     }
     latent(config, moe, 0)
-}
-
-fn expect(config: &ModelConfig, key: &str, value: &str) -> Result<()> {
-    match config.opt_str(key)? {
-        Some(found) if found != value => Err(config.unsupported(key, &format!("{value:?}"))),
-        _ => Ok(()),
-    }
 }
 
 /// Latent attention, and experts from a layer on; `dense`: the default number of dense layers.

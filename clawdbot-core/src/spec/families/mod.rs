@@ -53,6 +53,7 @@ families! {
     stablelm,
     exaone4,
     ernie4_5,
+    starcoder2,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
@@ -164,6 +165,14 @@ fn one_of(config: &ModelConfig, keys: &[&str]) -> Result<usize> {
 fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
     match config.opt_bool(key)? {
         Some(found) if found != value => Err(config.unsupported(key, &value.to_string())),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses another name under `key` than the family's.
+fn only_str(config: &ModelConfig, key: &str, value: &str) -> Result<()> {
+    match config.opt_str(key)? {
+        Some(found) if found != value => Err(config.unsupported(key, &format!("{value:?}"))),
         _ => Ok(()),
     }
 }
