@@ -54,6 +54,7 @@ families! {
     exaone4,
     ernie4_5,
     starcoder2,
+    phi,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
