@@ -49,7 +49,9 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<V
         let tied = spec.tie_word_embeddings && name.strip_suffix(SCALES_SUFFIX).unwrap_or(name) == LM_HEAD;
         // An encoder's head for its training, and its numbers of positions.
         let idle = spec.bidirectional && (name.starts_with("pooler.") || name == "embeddings.position_ids");
-        tied || idle || name.ends_with(".rotary_emb.inv_freq")
+        // Causal masks of old files of GPT-2.
+        let mask = spec.transposed && (name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"));
+        tied || idle || mask || name.ends_with(".rotary_emb.inv_freq")
     };
     let names = files.source.names();
     Ok(names.filter(|name| !used.contains(*name) && !harmless(name)).map(str::to_owned).collect())

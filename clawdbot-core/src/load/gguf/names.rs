@@ -126,7 +126,10 @@ impl Finder<'_> {
         {
             return Ok(place);
         }
-        let Some(part) = part else {
+        // What checkpoints store by inputs, files have by outputs.
+        let turned =
+            |part: &&Part| self.spec.transposed && matches!(part.storage, PartStorage::Columns { .. });
+        let Some(part) = part.filter(|part| !turned(part)) else {
             let rotated = name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.");
             let order = match self.family.pairs && rotated {
                 true => RowOrder::Pairs { head: self.spec.head_dim },
@@ -144,7 +147,7 @@ impl Finder<'_> {
     }
 
     /// Number of the layer in a tensor's name, and the rest of the name.
-    fn layer<'n>(&self, name: &'n str) -> Option<(&'n str, &'n str)> {
+    pub(super) fn layer<'n>(&self, name: &'n str) -> Option<(&'n str, &'n str)> {
         name.strip_prefix(self.spec.names.layers)?.strip_prefix('.')?.split_once('.')
     }
 

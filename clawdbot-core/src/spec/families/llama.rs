@@ -33,6 +33,8 @@ pub(super) struct Keys {
     pub(super) default_eps: Option<f32>,
     /// Keys of the MLP's size.
     pub(super) intermediate_size: &'static [&'static str],
+    /// Its multiple of `hidden_size` if there is no key; `None`: a key is required.
+    pub(super) intermediate_multiple: Option<usize>,
     /// Key of the activation; `None`: SiLU, unless the family changes it.
     pub(super) activation: Option<&'static str>,
     /// Whether the output projection is tied to the embedding by default.
@@ -49,6 +51,7 @@ impl Keys {
         eps: "rms_norm_eps",
         default_eps: None,
         intermediate_size: &["intermediate_size"],
+        intermediate_multiple: None,
         activation: Some("hidden_act"),
         tied: false,
     };
@@ -84,7 +87,12 @@ impl DecoderSpec {
             architecture: "LlamaForCausalLM",
             vocab_size: config.usize("vocab_size")?,
             hidden_size,
-            intermediate_size: one_of(config, keys.intermediate_size)?,
+            intermediate_size: match keys.intermediate_multiple {
+                Some(multiple) if keys.intermediate_size.iter().all(|key| config.get(key).is_none()) => {
+                    hidden_size.saturating_mul(multiple)
+                }
+                _ => one_of(config, keys.intermediate_size)?,
+            },
             num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),

@@ -55,6 +55,7 @@ families! {
     ernie4_5,
     starcoder2,
     phi,
+    gpt2,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
