@@ -19,7 +19,7 @@ use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::tensors::{MatrixName, VectorName};
-use crate::weights::{GgufMatrix, GgufSource, MatrixSize, RowOrder, TensorType};
+use crate::weights::{GgufMatrix, GgufSource, MatrixSize, RowOrder, TensorType, Value};
 
 /// The weights of a GGUF file.
 pub(crate) struct GgufWeights {
@@ -89,8 +89,34 @@ impl GgufWeights {
     /// # Errors
     /// As [`GgufSource::vector`].
     pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
+        if let Some(parameter) = self.activation_parameter(name)? {
+            return Ok(vec![parameter]);
+        }
         let place = self.finder().vector(name)?;
         self.source.vector(&place.tensor, &place.shape, name.len, place.order)
+    }
+
+    /// A parameter of a layer's activation, which files have as metadata: one for each layer, or one for all.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is missing, or not a number.
+    fn activation_parameter(&self, name: &VectorName) -> Result<Option<f32>> {
+        let finder = self.finder();
+        let parameter = |(layer, rest)| Some((layer, str::strip_prefix(rest, "mlp.act_fn.")?));
+        let Some((layer, parameter)) = finder.layer(&name.name).and_then(parameter) else { return Ok(None) };
+        let (key, metadata) = (format!("xielu.{parameter}"), self.source.metadata());
+        let found = match metadata.get(&key) {
+            Some(Value::Array(numbers)) => numbers.scalars().and_then(|numbers| {
+                let numbers: Vec<Value> = numbers.collect();
+                let all = numbers.len() == self.spec.num_hidden_layers;
+                numbers.into_iter().nth(layer.parse().ok()?).filter(|_| all)
+            }),
+            found => found.cloned(),
+        };
+        match found {
+            Some(Value::Float(number)) => Ok(Some(number as f32)),
+            _ => Err(metadata.invalid(&key, "a number, or one for each layer")),
+        }
     }
 
     /// Checks that the file has every tensor of the model, of the right shape. Returns the names of tensors that the model
@@ -104,6 +130,9 @@ impl GgufWeights {
             used.insert(place.tensor);
         }
         for vector in names.vectors() {
+            if self.activation_parameter(vector)?.is_some() {
+                continue;
+            }
             let place = self.finder().vector(vector)?;
             self.source.check_vector(&place.tensor, &place.shape, vector.len, place.order)?;
             used.insert(place.tensor);

@@ -56,6 +56,7 @@ families! {
     starcoder2,
     phi,
     gpt2,
+    apertus,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
