@@ -132,6 +132,14 @@ impl Settings<'_> {
         let (mut attention_scaling, mut score_scale, mut long) = (1.0, 1.0, None);
         match rope_type {
             "default" => {}
+            "dynamic" => {
+                let alpha = self.required("alpha", |alpha| alpha > 0.0, "a number > 0")?;
+                // As if the base were the product with alpha^(d / (d - 2)).
+                let width = rotary_dim as f64;
+                let growth = libm::pow(alpha, width / (width - 2.0));
+                let grown = |(i, freq): (usize, &mut f64)| *freq /= libm::pow(growth, exponent(i));
+                inv_freq.iter_mut().enumerate().for_each(grown);
+            }
             "linear" => {
                 let factor = self.factor()?;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);

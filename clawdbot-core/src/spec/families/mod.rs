@@ -57,6 +57,7 @@ families! {
     phi,
     gpt2,
     apertus,
+    hunyuan,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.

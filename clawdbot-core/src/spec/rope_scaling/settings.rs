@@ -20,6 +20,7 @@ const TYPES: &[(&str, &[&str])] = &[
     // Name in the first checkpoints.
     ("su", LONGROPE_KEYS),
     ("factors", &["factors"]),
+    ("dynamic", &["alpha"]),
 ];
 const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys allowed in `rope_parameters` and `rope_scaling` with every type.
@@ -56,11 +57,14 @@ pub(crate) struct Extras {
     pub(crate) sections: bool,
     /// Whether the type `proportional` is allowed: part of a head is rotated, with the frequencies of the whole.
     pub(crate) proportional: bool,
+    /// Whether the type `dynamic` is allowed, with a fixed `alpha` by which the base grows.
+    pub(crate) alpha: bool,
 }
 
 impl Extras {
     /// No extra feature.
-    pub(crate) const NONE: Extras = Extras { growth: false, sections: false, proportional: false };
+    pub(crate) const NONE: Extras =
+        Extras { growth: false, sections: false, proportional: false, alpha: false };
 }
 
 /// The objects that may hold a setting: `rope_parameters`, `rope_scaling`, the configuration itself.
@@ -157,7 +161,12 @@ impl<'a> Settings<'a> {
             }
         }
         let (source, key, name) = found.unwrap_or((self.top, "rope_type", "default"));
-        let types = || TYPES.iter().filter(|(known, _)| self.extras.proportional || *known != "proportional");
+        let allowed = |name: &str| match name {
+            "proportional" => self.extras.proportional,
+            "dynamic" => self.extras.alpha,
+            _ => true,
+        };
+        let types = || TYPES.iter().filter(|(known, _)| allowed(known));
         let Some(&(rope_type, keys)) = types().find(|(known, _)| *known == name) else {
             let names: Vec<&str> = types().map(|&(name, _)| name).collect();
             return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
