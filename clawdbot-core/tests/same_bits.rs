@@ -43,6 +43,10 @@ fn sources() -> Vec<Source> {
         "granite4",
         "gemma4",
         "gemma4_moe",
+        "phi2",
+        "gpt2",
+        "apertus",
+        "hunyuan",
     ]
     .into_iter()
     .map(support::family);

@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
     ("glm4", "glm4", false, false, |_| {}),
     ("gpt_oss", "gpt-oss", false, false, |_| {}),
     ("gpt_oss", "gpt-oss", false, false, |config| {
-        config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 150_000.0});
+        config["rope_parameters"] = plain_rope();
     }),
     ("deepseek_v3", "deepseek2", false, false, |_| {}),
     ("deepseek_v3", "deepseek2", false, false, |config| {
@@ -76,7 +76,17 @@ const CASES: &[Case] = &[
     ("exaone4", "exaone4", false, false, |_| {}),
     ("exaone4_small", "exaone4", false, false, |_| {}),
     ("ernie4_5", "ernie4_5", false, false, |_| {}),
+    ("starcoder2", "starcoder2", false, false, |_| {}),
+    ("phi2", "phi2", false, false, |_| {}),
+    ("gpt2", "gpt2", false, false, |_| {}),
+    ("apertus", "apertus", false, false, |config| config["rope_parameters"] = plain_rope()),
+    // Files have the base that follows from `alpha`, rounded.
+    ("hunyuan", "hunyuan-dense", false, false, |config| config["rope_parameters"] = plain_rope()),
 ];
+
+fn plain_rope() -> Value {
+    json!({"rope_type": "default", "rope_theta": 150_000.0})
+}
 
 /// The model as one of the second version, whose choice has no corrections.
 fn deepseek_v2(config: &mut Value, method: &str) {
@@ -163,6 +173,19 @@ const MODULES: &[(&str, &str)] = &[
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
     ("self_attn.q_layernorm", "attn_q_norm"),
+    ("self_attn.query_layernorm", "attn_q_norm"),
+    ("self_attn.key_layernorm", "attn_k_norm"),
+    ("self_attn.dense", "attn_output"),
+    ("attn.c_attn", "attn_qkv"),
+    ("attn.c_proj", "attn_output"),
+    ("ln_1", "attn_norm"),
+    ("ln_2", "ffn_norm"),
+    ("attention_layernorm", "attn_norm"),
+    ("feedforward_layernorm", "ffn_norm"),
+    ("mlp.c_fc", "ffn_up"),
+    ("mlp.c_proj", "ffn_down"),
+    ("mlp.fc1", "ffn_up"),
+    ("mlp.fc2", "ffn_down"),
     ("self_attn.k_layernorm", "attn_k_norm"),
     ("self_attn.q_a_proj", "attn_q_a"),
     ("self_attn.q_b_proj", "attn_q_b"),
@@ -239,6 +262,8 @@ struct Converter {
     config: Value,
     /// Layer, projection -> number and weights of each expert.
     experts: BTreeMap<(String, String), BTreeMap<usize, Tensor>>,
+    /// Parameter of activations -> those of all layers.
+    activation: BTreeMap<String, Vec<f32>>,
     out: Vec<(String, Tensor)>,
 }
 
@@ -268,8 +293,8 @@ impl Converter {
         if self.plus_one && name.ends_with("norm.weight") && !name.contains("linear_attn") {
             tensor = tensor.map(|x| x + 1.0);
         }
-        let Some((layer, rest)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'))
-        else {
+        let of_layer = name.strip_prefix("model.layers.").or(name.strip_prefix("transformer.h."));
+        let Some((layer, rest)) = of_layer.and_then(|rest| rest.split_once('.')) else {
             // llama.cpp has no tied output in this family.
             if name == "model.embed_tokens.weight"
                 && self.family == "olmo2"
@@ -284,6 +309,11 @@ impl Converter {
                 "model.embedding_norm.weight" if self.others => "output_norm.weight",
                 "model.embedding_norm.weight" => "token_embd_norm.weight",
                 "lm_head.weight" => "output.weight",
+                "lm_head.bias" => "output.bias",
+                "model.final_layernorm.weight" | "transformer.ln_f.weight" => "output_norm.weight",
+                "model.final_layernorm.bias" | "transformer.ln_f.bias" => "output_norm.bias",
+                "transformer.wte.weight" => "token_embd.weight",
+                "transformer.wpe.weight" => "position_embd.weight",
                 "model.embed_tokens_per_layer.weight" => "per_layer_token_embd.weight",
                 "model.per_layer_model_projection.weight" => "per_layer_model_proj.weight",
                 "model.per_layer_projection_norm.weight" => "per_layer_proj_norm.weight",
@@ -295,6 +325,12 @@ impl Converter {
             tensor = self.tiled(rest, &tensor);
         }
         let (module, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
+        if let Some(parameter) = rest.strip_prefix("mlp.act_fn.") {
+            return self.activation.entry(parameter.to_owned()).or_default().push(tensor.data[0]);
+        }
+        if self.family == "gpt2" && kind == "weight" && tensor.shape.len() == 2 {
+            tensor = tensor.transposed();
+        }
         let mut put = |stored: &str, tensor: Tensor| self.out.push((format!("blk.{layer}.{stored}"), tensor));
         match rest {
             "self_attn.sinks" => return put("attn_sinks.weight", tensor),
@@ -478,6 +514,10 @@ impl Converter {
         let mut writer = GgufWriter::new()
             .pair("general.architecture", typed_string(self.family))
             .pair("tokenizer.ggml.model", typed_string("no_vocab"));
+        for (parameter, numbers) in &self.activation {
+            let numbers = typed_array(6, numbers.len() as u64, &f32_bytes(numbers));
+            writer = writer.pair(&format!("xielu.{parameter}"), numbers);
+        }
         let mut pair = |key: &str, value: Vec<u8>| {
             writer = std::mem::replace(&mut writer, GgufWriter::new())
                 .pair(&format!("{}.{key}", self.family), value);
@@ -526,6 +566,8 @@ impl Converter {
             ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
             ("attention.layer_norm_rms_epsilon", "norm_eps"),
             ("attention.layer_norm_epsilon", "layer_norm_eps"),
+            ("attention.layer_norm_epsilon", "norm_epsilon"),
+            ("attention.layer_norm_epsilon", "layer_norm_epsilon"),
             ("attn_logit_softcapping", "attn_logit_softcapping"),
             ("final_logit_softcapping", "final_logit_softcapping"),
             ("attention.scale", "attention_multiplier"),
@@ -700,12 +742,30 @@ fn u32s(numbers: impl IntoIterator<Item = u32>) -> Vec<u8> {
     typed_array(4, numbers.len() as u64, &bytes)
 }
 
+/// Gives GPT-2's settings the keys that other families have for them.
+fn usual_keys(config: &mut Value) {
+    for (own, usual) in [
+        ("n_embd", "hidden_size"),
+        ("n_layer", "num_hidden_layers"),
+        ("n_head", "num_attention_heads"),
+        ("n_head", "num_key_value_heads"),
+        ("n_positions", "max_position_embeddings"),
+        ("n_inner", "intermediate_size"),
+    ] {
+        config[usual] = config[own].clone();
+    }
+    config["rope_parameters"] = plain_rope();
+}
+
 fn convert(dir: &Path, case: &Case, others: bool) -> GgufWriter {
     let (_, family, pairs, plus_one, _) = *case;
     let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
-    let config = config.get("text_config").cloned().unwrap_or(config);
-    let (experts, out) = (BTreeMap::new(), Vec::new());
-    let mut converter = Converter { others, family, pairs, plus_one, config, experts, out };
+    let mut config = config.get("text_config").cloned().unwrap_or(config);
+    if family == "gpt2" {
+        usual_keys(&mut config);
+    }
+    let (experts, activation, out) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+    let mut converter = Converter { others, family, pairs, plus_one, config, experts, activation, out };
     let source = WeightSource::open_dir(dir).unwrap();
     for name in source.names() {
         if ["visual", "vision", "multi_modal"].iter().any(|part| name.contains(part)) {
