@@ -37,7 +37,7 @@ pub(super) const FAMILY: Family = Family {
             "expert_shared_count",
             "expert_weights_scale",
             "expert_weights_norm",
-            "expert_gating_func",
+            gguf::GATING,
             "expert_group_count",
             "expert_group_used_count",
             "rope.scaling.yarn_log_multiplier",
@@ -47,7 +47,7 @@ pub(super) const FAMILY: Family = Family {
     }],
 };
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     moe: MoeModules {
         shared: MlpModules {
             gate_up: &["mlp.shared_experts.gate_proj", "mlp.shared_experts.up_proj"],
@@ -133,7 +133,7 @@ fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpe
 }
 
 /// `default`: where the configuration does not say.
-fn experts(config: &ModelConfig, default: ChoiceWeights) -> Result<MoeSpec> {
+pub(super) fn experts(config: &ModelConfig, default: ChoiceWeights) -> Result<MoeSpec> {
     let size = config.usize("moe_intermediate_size")?;
     let shared = match config.opt_usize("n_shared_experts")?.unwrap_or(0) {
         0 => None,
@@ -150,7 +150,7 @@ fn experts(config: &ModelConfig, default: ChoiceWeights) -> Result<MoeSpec> {
     })
 }
 
-fn groups(config: &ModelConfig) -> Result<Option<ExpertGroups>> {
+pub(super) fn groups(config: &ModelConfig) -> Result<Option<ExpertGroups>> {
     match (config.opt_usize("n_group")?, config.opt_usize("topk_group")?) {
         (Some(n_group), Some(topk_group)) => Ok(Some(ExpertGroups { n_group, topk_group })),
         (None, None) => Ok(None),
@@ -168,12 +168,11 @@ fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
     let Some(fixed) = key.checked_sub(rotated) else {
         return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
     };
-    const GATING: &str = "expert_gating_func";
-    let softmax = match keys.opt_u64(GATING)? {
+    let softmax = match keys.opt_u64(gguf::GATING)? {
         // The first files of V2 do not say.
         None | Some(0 | 1) => true,
         Some(2) => false,
-        Some(_) => return Err(keys.unsupported(GATING, "1, a softmax, or 2, a sigmoid")),
+        Some(_) => return Err(keys.unsupported(gguf::GATING, "1, a softmax, or 2, a sigmoid")),
     };
     let groups = |key: &str| Ok::<_, Error>(keys.opt_u64(key)?.filter(|&groups| groups > 0));
     let groups = match (groups("expert_group_count")?, groups("expert_group_used_count")?) {

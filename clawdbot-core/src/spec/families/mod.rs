@@ -58,6 +58,7 @@ families! {
     gpt2,
     apertus,
     hunyuan,
+    glm4_moe,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::keys::{
-    Config, EXPERT_SIZE, FEED_FORWARD, Keys, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW, extend,
+    Config, EXPERT_SIZE, FEED_FORWARD, GATING, Keys, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW, extend,
 };
 use crate::error::Result;
 use crate::spec::ChoiceWeights;
@@ -62,6 +62,14 @@ pub(crate) fn experts(keys: &Keys<'_>, config: &mut Config, default: ChoiceWeigh
 /// The size of experts: `key`, or else that of the dense MLP.
 pub(crate) fn expert_size(keys: &Keys<'_>, key: &str) -> Result<u64> {
     keys.opt_u64(key)?.map_or_else(|| keys.u64(FEED_FORWARD), Ok)
+}
+
+/// Refuses routers that score experts otherwise than by sigmoids, for families that always do.
+pub(crate) fn sigmoid(keys: &Keys<'_>) -> Result<()> {
+    match keys.opt_u64(GATING)? {
+        None | Some(0 | 2) => Ok(()),
+        Some(_) => Err(keys.unsupported(GATING, "2, a sigmoid")),
+    }
 }
 
 /// Experts with a shared one.

@@ -11,6 +11,8 @@ pub(crate) type Config = Map<String, Value>;
 pub(crate) const FEED_FORWARD: &str = "feed_forward_length";
 /// Size of experts.
 pub(crate) const EXPERT_SIZE: &str = "expert_feed_forward_length";
+/// How the router scores experts.
+pub(crate) const GATING: &str = "expert_gating_func";
 /// Layers for multi-token prediction after the others; they are not read.
 pub(crate) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
 /// Size of the shared expert.

@@ -12,10 +12,10 @@ mod metadata;
 
 pub(crate) use family::GgufFamily;
 pub(crate) use fields::{
-    DefaultThetas, dense, expert_size, experts, pattern, shared_experts, two_rotations, value_length,
+    DefaultThetas, dense, expert_size, experts, pattern, shared_experts, sigmoid, two_rotations, value_length,
 };
 pub(crate) use keys::{
-    CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, Keys, LOCAL_THETA, PATTERN, PREDICTING_LAYERS,
+    CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, GATING, Keys, LOCAL_THETA, PATTERN, PREDICTING_LAYERS,
     SHARED_SIZE, WINDOW, extend,
 };
 pub(crate) use metadata::{config_json, generation_json, is_read};
