@@ -50,6 +50,8 @@ pub(crate) struct MlpModules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MoeModules {
     pub(crate) router: &'static str,
+    /// Tensor with the corrections of scores.
+    pub(crate) correction: &'static str,
     /// Module before the expert's number.
     pub(crate) experts: &'static str,
     /// Tensors with the gate and up projections, and with the down projections, of all experts.
@@ -81,6 +83,7 @@ pub(crate) const LLAMA: Names = Names {
     mlp: MlpModules { gate_up: &["mlp.gate_proj", "mlp.up_proj"], down: "mlp.down_proj" },
     moe: MoeModules {
         router: "mlp.gate",
+        correction: "mlp.gate.e_score_correction_bias",
         experts: "mlp.experts",
         joined: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
         expert: MlpModules { gate_up: &["gate_proj", "up_proj"], down: "down_proj" },

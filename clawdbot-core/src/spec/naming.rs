@@ -186,7 +186,8 @@ impl DecoderSpec {
         MoeNames {
             router: matrix(modules.router, experts),
             router_bias: moe.router_bias.then(|| router("bias")),
-            correction: (moe.scoring == Scoring::Sigmoid).then(|| router("e_score_correction_bias")),
+            correction: (moe.scoring == Scoring::Sigmoid)
+                .then(|| VectorName::new(format!("{prefix}.{}", modules.correction), experts, 0.0)),
             experts: (0..experts).map(expert).collect(),
             shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
             shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),

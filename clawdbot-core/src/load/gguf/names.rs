@@ -63,6 +63,7 @@ const LAYER: &[(&str, &str)] = &[
 const WHOLE: &[(&str, &str)] = &[
     ("self_attn.sinks", "attn_sinks.weight"),
     ("mlp.gate.e_score_correction_bias", "exp_probs_b.bias"),
+    ("block_sparse_moe.e_score_correction_bias", "exp_probs_b.bias"),
     ("linear_attn.A_log", "ssm_a"),
     ("linear_attn.dt_bias", "ssm_dt.bias"),
     ("mamba.A_log", "ssm_a"),

@@ -59,6 +59,7 @@ families! {
     apertus,
     hunyuan,
     glm4_moe,
+    minimax_m2,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
