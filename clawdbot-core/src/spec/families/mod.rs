@@ -60,6 +60,7 @@ families! {
     hunyuan,
     glm4_moe,
     minimax_m2,
+    qwen3_vl,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
