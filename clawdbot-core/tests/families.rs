@@ -148,11 +148,13 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 }
 
 /// Fixtures with experts.
-const EXPERTS: [&str; 9] = [
+const EXPERTS: [&str; 11] = [
     "deepseek_v3",
     "gemma4_moe",
+    "glm4_moe",
     "gpt_oss",
     "granite4",
+    "minimax_m2",
     "mixtral",
     "qwen2_moe",
     "qwen3_5_moe",
@@ -208,18 +210,44 @@ fn lower_precision_stays_close() {
     }
 }
 
+/// The lines that are logged while a model is loaded.
+fn log_of_loading(dir: &Path) -> Vec<(LogLevel, String)> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let log = {
+        let lines = Arc::clone(&lines);
+        move |record: &LogRecord| lines.lock().unwrap().push((record.level, record.message.clone()))
+    };
+    let runtime = Runtime::with_log(&RuntimeOptions::default(), log).unwrap();
+    runtime.load(&Source::Path(dir.to_owned()), &ModelOptions::default()).unwrap();
+    let lines = lines.lock().unwrap();
+    lines.clone()
+}
+
+#[test]
+fn masks_in_files_of_gpt2_are_no_weights() {
+    let warned = |tensor: &str| {
+        let copy = support::Copy::of(&support::family("gpt2"), "masks");
+        change_tensors(copy.path(), |tensors| {
+            tensors.push((tensor.to_owned(), json!([1, 1, 2, 2]), vec![0; 8]));
+        });
+        log_of_loading(copy.path()).iter().any(|(level, line)| {
+            let warning = *level == LogLevel::Warning;
+            warning && line.contains("tensors are not used") && line.contains(".attn.")
+        })
+    };
+    assert!(!warned("transformer.h.0.attn.bias") && !warned("transformer.h.1.attn.masked_bias"));
+    assert!(warned("transformer.h.0.attn.other"));
+}
+
 #[test]
 fn of_several_models_in_one_the_text_model_is_loaded() {
-    for (family, parts) in [("gemma3_vision", "vision_tower"), ("qwen3_5", "visual"), ("gemma4", "vision")] {
-        let dir = support::family(family);
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let log = {
-            let lines = Arc::clone(&lines);
-            move |record: &LogRecord| lines.lock().unwrap().push((record.level, record.message.clone()))
-        };
-        let runtime = Runtime::with_log(&RuntimeOptions::default(), log).unwrap();
-        runtime.load(&Source::Path(dir), &ModelOptions::default()).unwrap();
-        let lines = lines.lock().unwrap();
+    for (family, parts) in [
+        ("gemma3_vision", "vision_tower"),
+        ("qwen3_5", "visual"),
+        ("qwen3_vl", "visual"),
+        ("gemma4", "vision"),
+    ] {
+        let lines = log_of_loading(&support::family(family));
         let told = |(level, line): &(LogLevel, String)| {
             *level == LogLevel::Info
                 && line.contains("tensors are not of the text model")
@@ -230,32 +258,22 @@ fn of_several_models_in_one_the_text_model_is_loaded() {
     }
 }
 
-/// Copies `qwen3_5_moe` with all experts of a layer in one tensor, as its checkpoints are published.
-fn joined_experts(dir: &Path) {
+/// A tensor of a safetensors file: name, shape, bytes in bfloat16.
+type Tensor = (String, Value, Vec<u8>);
+
+/// Writes a model's file with other tensors.
+fn change_tensors(dir: &Path, change: impl FnOnce(&mut Vec<Tensor>)) {
     let path = dir.join("model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
-    let data = |name: &str| {
-        let range: [usize; 2] = serde_json::from_value(header[name]["data_offsets"].clone()).unwrap();
-        bytes[8 + length + range[0]..8 + length + range[1]].to_vec()
+    let mut header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    header.remove("__metadata__");
+    let tensor = |(name, entry): (String, Value)| {
+        let range: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone()).unwrap();
+        (name, entry["shape"].clone(), bytes[8 + length + range[0]..8 + length + range[1]].to_vec())
     };
-    let mut tensors: Vec<(String, Value, Vec<u8>)> = Vec::new();
-    for (name, entry) in header.iter().filter(|(name, _)| *name != "__metadata__") {
-        if !name.contains(".mlp.experts.") {
-            tensors.push((name.clone(), entry["shape"].clone(), data(name)));
-        }
-    }
-    for layer in 0..2 {
-        let of = |expert: usize, what: &str| {
-            data(&format!("model.layers.{layer}.mlp.experts.{expert}.{what}.weight"))
-        };
-        let gate_up = (0..6).flat_map(|i| [of(i, "gate_proj"), of(i, "up_proj")].concat()).collect();
-        let down = (0..6).flat_map(|i| of(i, "down_proj")).collect();
-        let prefix = format!("model.layers.{layer}.mlp.experts");
-        tensors.push((format!("{prefix}.gate_up_proj"), json!([6, 48, 64]), gate_up));
-        tensors.push((format!("{prefix}.down_proj"), json!([6, 64, 24]), down));
-    }
+    let mut tensors: Vec<Tensor> = header.into_iter().map(tensor).collect();
+    change(&mut tensors);
     let (mut header, mut all) = (serde_json::Map::new(), Vec::new());
     for (name, shape, bytes) in tensors {
         let offsets = [all.len(), all.len() + bytes.len()];
@@ -266,6 +284,26 @@ fn joined_experts(dir: &Path) {
     header.resize(header.len().next_multiple_of(8), b' ');
     let file = [&(header.len() as u64).to_le_bytes()[..], &header, &all].concat();
     std::fs::write(path, file).unwrap();
+}
+
+/// Copies `qwen3_5_moe` with all experts of a layer in one tensor, as its checkpoints are published.
+fn joined_experts(dir: &Path) {
+    change_tensors(dir, |tensors| {
+        let (experts, others): (Vec<Tensor>, Vec<Tensor>) =
+            std::mem::take(tensors).into_iter().partition(|(name, ..)| name.contains(".mlp.experts."));
+        *tensors = others;
+        for layer in 0..2 {
+            let of = |expert: usize, what: &str| {
+                let name = format!("model.layers.{layer}.mlp.experts.{expert}.{what}.weight");
+                experts.iter().find(|(found, ..)| *found == name).unwrap().2.clone()
+            };
+            let gate_up = (0..6).flat_map(|i| [of(i, "gate_proj"), of(i, "up_proj")].concat()).collect();
+            let down = (0..6).flat_map(|i| of(i, "down_proj")).collect();
+            let prefix = format!("model.layers.{layer}.mlp.experts");
+            tensors.push((format!("{prefix}.gate_up_proj"), json!([6, 48, 64]), gate_up));
+            tensors.push((format!("{prefix}.down_proj"), json!([6, 64, 24]), down));
+        }
+    });
 }
 
 #[test]

@@ -82,6 +82,9 @@ const CASES: &[Case] = &[
     ("apertus", "apertus", false, false, |config| config["rope_parameters"] = plain_rope()),
     // Files have the base that follows from `alpha`, rounded.
     ("hunyuan", "hunyuan-dense", false, false, |config| config["rope_parameters"] = plain_rope()),
+    ("glm4_moe", "glm4moe", false, false, |_| {}),
+    ("minimax_m2", "minimax-m2", false, false, |_| {}),
+    ("qwen3_vl", "qwen3vl", false, false, |_| {}),
 ];
 
 fn plain_rope() -> Value {
@@ -240,7 +243,8 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// Families whose norm after attention is not the MLP's.
-const SANDWICH: [&str; 10] = [
+const SANDWICH: [&str; 11] = [
+    "glm4moe",
     "gemma2",
     "gemma3",
     "gemma4",
@@ -366,7 +370,9 @@ impl Converter {
                 return put(&format!("ffn_up{shared}.weight"), tensor.pick(rows / 2..rows));
             }
             "mlp.gate.e_score_correction_bias" if self.config["scoring_func"] == "softmax" => return,
-            "mlp.gate.e_score_correction_bias" => return put("exp_probs_b.bias", tensor),
+            "mlp.gate.e_score_correction_bias" | "block_sparse_moe.e_score_correction_bias" => {
+                return put("exp_probs_b.bias", tensor);
+            }
             "post_attention_layernorm.weight" | "post_attention_layernorm.bias" => {
                 let sandwich = SANDWICH.contains(&self.family);
                 let module = if sandwich { "post_attention_norm" } else { "ffn_norm" };
@@ -649,6 +655,10 @@ impl Converter {
             pair("rope.dimension_count", typed_u32(head as u32));
             pair("rope.scaling.finetuned", typed_bool(config["position_embedding_type"] == "rope"));
         }
+        if self.family == "qwen3vl" {
+            pair("rope.dimension_sections", u32s([3, 3, 2, 0]));
+            pair("n_deepstack_layers", typed_u32(1));
+        }
         if self.family.starts_with("qwen35") {
             pair("rope.dimension_sections", u32s([2, 1, 1, 0]));
             let recurrent = self.layer_types().iter().map(|kind| u8::from(kind == "linear_attention"));
@@ -665,7 +675,11 @@ impl Converter {
         } else if self.family != "qwen35moe" {
             pair("feed_forward_length", typed_u32(size as u32));
         }
-        if self.family == "gpt-oss" {
+        if ["glm4moe", "minimax-m2"].contains(&self.family) {
+            pair("expert_gating_func", typed_u32(2));
+            pair("expert_weights_norm", typed_bool(true));
+        }
+        if ["gpt-oss", "minimax-m2"].contains(&self.family) {
             pair("expert_feed_forward_length", typed_u32(size as u32));
         }
         if let Some(delta) = config["linear_value_head_dim"].as_u64() {

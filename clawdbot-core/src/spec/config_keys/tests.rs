@@ -24,6 +24,9 @@ fn defaults(list: &Value, model_type: &str, name: &str) -> Value {
     if config.get("num_experts_per_tok").is_some_and(Value::is_null) {
         config["num_experts_per_tok"] = json!(2);
     }
+    if model_type == "glm4_moe" {
+        config["head_dim"] = json!(128);
+    }
     // Those of some classes are not in their own vocabulary.
     for key in ["bos_token_id", "eos_token_id"] {
         if config[key].as_u64() >= config["vocab_size"].as_u64() {

@@ -6,7 +6,8 @@ use super::tests::{kind, refused, spec, windows, with};
 use crate::spec::mixers::delta_net::DeltaStorage;
 use crate::spec::mixers::mamba::MambaSpec;
 use crate::spec::{
-    DecoderSpec, ExpertStorage, HeadShape, KeySource, MixerSpec, NormSpec, PerLayerSpec, SharedExpert,
+    DecoderSpec, ExpertStorage, HeadShape, KeySource, MixerSpec, NormSpec, PerLayerSpec, Scoring,
+    SharedExpert,
 };
 
 /// `value` with `changes` to its `text_config`.
@@ -382,4 +383,80 @@ fn hunyuan_norms_heads_after_their_rotation() {
     refused(&base, json!({"use_cla": true}), "use_cla: expected false");
     // In other families the type depends on the length of the sequence.
     refused(&base, json!({"architectures": ["LlamaForCausalLM"]}), "type: expected one of");
+}
+
+#[test]
+fn glm4_moe_has_the_experts_of_deepseek() {
+    let base = json!({"architectures": ["Glm4MoeForCausalLM"], "attention_bias": true, "eos_token_id": [151_329],
+        "first_k_dense_replace": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 4096,
+        "intermediate_size": 10_944, "max_position_embeddings": 131_072, "model_type": "glm4_moe",
+        "moe_intermediate_size": 1408, "n_group": 1, "n_routed_experts": 128, "n_shared_experts": 1,
+        "norm_topk_prob": true, "num_attention_heads": 96, "num_experts_per_tok": 8, "num_hidden_layers": 46,
+        "num_key_value_heads": 8, "num_nextn_predict_layers": 1, "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-5, "rope_scaling": null, "rope_theta": 1_000_000, "routed_scaling_factor": 1.0,
+        "tie_word_embeddings": false, "topk_group": 1, "use_qk_norm": false, "vocab_size": 151_552});
+    let found = spec(&base);
+    let moe = found.moe.unwrap();
+    assert_eq!((moe.scoring, moe.norm_topk_prob, moe.num_experts), (Scoring::Sigmoid, true, 128));
+    assert_eq!(moe.shared, Some(SharedExpert { intermediate_size: 1408, gated: false }));
+    assert_eq!(found.layers.iter().filter(|layer| !layer.moe).count(), 1);
+    assert!(found.qkv_bias && !found.o_bias && found.qk_norm.is_none());
+    assert_eq!((found.ropes[0].rotary_dim, found.ropes[0].interleaved), (64, false));
+    assert_eq!(spec(&with(&base, &json!({"use_qk_norm": true}))).qk_norm, Some(NormSpec::of_heads(1e-5)));
+    refused(&base, json!({"n_shared_experts": null}), "n_shared_experts: expected an integer");
+    refused(&base, json!({"n_group": 3}), "n_group: expected a divisor");
+    refused(&base, json!({"num_experts_per_tok": 129}), "num_experts_per_tok: expected at most");
+}
+
+#[test]
+fn minimax_m2_norms_all_heads_at_once() {
+    let base = json!({"architectures": ["MiniMaxM2ForCausalLM"], "attn_type_list": [1, 1, 1, 1], "head_dim": 128,
+        "hidden_act": "silu", "hidden_size": 3072, "intermediate_size": 1536, "max_position_embeddings": 196_608,
+        "model_type": "minimax_m2", "num_attention_heads": 48, "num_experts_per_tok": 8, "num_hidden_layers": 4,
+        "num_key_value_heads": 8, "num_local_experts": 256, "qk_norm_type": "per_layer", "rms_norm_eps": 1e-6,
+        "rope_theta": 5_000_000, "rotary_dim": 64, "scoring_func": "sigmoid", "shared_intermediate_size": 0,
+        "tie_word_embeddings": false, "use_qk_norm": true, "use_routing_bias": true, "vocab_size": 200_064});
+    let found = spec(&base);
+    let moe = found.moe.unwrap();
+    assert_eq!((moe.scoring, moe.num_experts, moe.intermediate_size), (Scoring::Sigmoid, 256, 1536));
+    assert!(found.qk_norm.unwrap().whole && found.layers.iter().all(|layer| layer.moe));
+    assert_eq!(found.ropes[0].rotary_dim, 64);
+    assert_eq!(spec(&with(&base, &json!({"rotary_dim": null}))).ropes[0].rotary_dim, 128);
+    assert_eq!(spec(&with(&base, &json!({"rope_theta": null}))), found);
+    let names = found.tensors();
+    let name = "model.layers.3.block_sparse_moe.e_score_correction_bias";
+    assert!(names.vectors().any(|vector| vector.name == name && vector.len == 256));
+    refused(&base, json!({"head_dim": null}), "head_dim: expected an integer");
+    refused(&base, json!({"rotary_dim": 7}), "partial_rotary_factor: expected");
+    refused(&base, json!({"scoring_func": "softmax"}), "scoring_func: expected \"sigmoid\"");
+    refused(&base, json!({"qk_norm_type": "per_head"}), "qk_norm_type: expected \"per_layer\"");
+    refused(&base, json!({"use_qk_norm": false}), "use_qk_norm: expected true");
+    refused(&base, json!({"use_routing_bias": false}), "use_routing_bias: expected true");
+    refused(&base, json!({"attn_type_list": [1, 0, 1, 1]}), "attn_type_list: expected 1");
+    refused(&base, json!({"shared_intermediate_size": 64}), "shared_intermediate_size: expected 0");
+}
+
+#[test]
+fn the_text_of_qwen3_vl_is_qwen3() {
+    let base = json!({"architectures": ["Qwen3VLForConditionalGeneration"], "image_token_id": 151_655,
+        "model_type": "qwen3_vl", "tie_word_embeddings": true, "text_config": {"attention_bias": false,
+            "bos_token_id": 151_643, "eos_token_id": 151_645, "head_dim": 128, "hidden_act": "silu",
+            "hidden_size": 2560, "intermediate_size": 9728, "max_position_embeddings": 262_144,
+            "model_type": "qwen3_vl_text", "num_attention_heads": 32, "num_hidden_layers": 36,
+            "num_key_value_heads": 8, "rms_norm_eps": 1e-6, "rope_scaling": {"mrope_interleaved": true,
+                "mrope_section": [24, 20, 20], "rope_type": "default"}, "rope_theta": 5_000_000,
+            "vocab_size": 151_936},
+        "vision_config": {"deepstack_visual_indexes": [5, 11, 17], "depth": 24}});
+    let found = spec(&base);
+    let text = &base["text_config"];
+    let changes =
+        json!({"architectures": ["Qwen3ForCausalLM"], "rope_scaling": null, "tie_word_embeddings": true});
+    let alone = spec(&with(text, &changes));
+    assert_eq!(DecoderSpec { architecture: alone.architecture, ..found.clone() }, alone);
+    assert!(found.tie_word_embeddings && found.qk_norm.is_some());
+    let without = spec(&with_text(&base, &json!({"rope_theta": null})));
+    assert!((without.ropes[0].inv_freq[32] * 500_000_f32.sqrt() - 1.0).abs() < 1e-6);
+    refused(&with_text(&base, &json!({"head_dim": null})), json!({}), "text_config.head_dim: expected");
+    let rope = json!({"rope_scaling": {"rope_type": "mrope"}});
+    refused(&with_text(&base, &rope), json!({}), "rope_type: expected one of");
 }
