@@ -82,7 +82,12 @@ fn older_style(config: &mut Value) {
 
 fn older_text(config: &mut Map<String, Value>) {
     let Some(mut rope) = config.remove("rope_parameters") else {
-        assert_eq!(config["model_type"], "gpt2", "others have rotations");
+        if config["model_type"] == "nemotron_h" {
+            config.remove("layers_block_type");
+            config.insert("hybrid_override_pattern".into(), "M-M*-M".into());
+        } else {
+            assert_eq!(config["model_type"], "gpt2", "others have rotations");
+        }
         return;
     };
     let rope = rope.as_object_mut().unwrap();

@@ -28,7 +28,8 @@ fn tokens(length: u32, salt: u32) -> Vec<u32> {
 }
 
 /// Families whose states matter: recurrent ones, and one with windows to compare with.
-const STATEFUL: [&str; 7] = ["lfm2", "qwen3_next", "qwen3_5", "granite4", "gemma2", "gemma4", "deepseek_v3"];
+const STATEFUL: [&str; 8] =
+    ["lfm2", "qwen3_next", "qwen3_5", "granite4", "nemotron_h", "gemma2", "gemma4", "deepseek_v3"];
 
 /// Those of them that keep no states, but pages that are given back.
 const WINDOWED: [&str; 2] = ["gemma2", "gemma4"];

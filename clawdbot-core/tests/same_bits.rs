@@ -47,6 +47,7 @@ fn sources() -> Vec<Source> {
         "gpt2",
         "apertus",
         "hunyuan",
+        "nemotron_h",
     ]
     .into_iter()
     .map(support::family);

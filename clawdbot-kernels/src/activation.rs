@@ -4,7 +4,7 @@ use super::Simd;
 use super::vector::{exp, tanh};
 
 /// A function of a gate and up. All but [`Activation::Gelu`], [`Activation::Relu`],
-/// [`Activation::Tanh`] and [`Activation::Xielu`] are `g / (1 + exp(-t)) * u`.
+/// [`Activation::SquaredRelu`], [`Activation::Tanh`] and [`Activation::Xielu`] are `g / (1 + exp(-t)) * u`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// `g = t = gate`, `u = up`.
@@ -23,6 +23,8 @@ pub enum Activation {
     },
     /// `max(gate, 0) * up`.
     Relu,
+    /// `max(0, gate)^2 * up`.
+    SquaredRelu,
     /// `tanh(gate) * up`.
     Tanh,
     /// xIELU (<https://arxiv.org/abs/2411.13010>), times up: `alpha_p gate^2 + beta gate` above zero, below it `alpha_n (exp(gate) - 1
@@ -57,6 +59,10 @@ impl Activation {
             }
             Activation::Gelu => return s.mul(gelu(s, gate), up),
             Activation::Relu => return s.mul(s.max(s.zero(), gate), up),
+            Activation::SquaredRelu => {
+                let above = s.max(s.zero(), gate);
+                return s.mul(s.mul(above, above), up);
+            }
             Activation::Tanh => return s.mul(tanh(s, gate), up),
             Activation::Xielu { alpha_p, alpha_n, beta } => {
                 // The operand orders let NaN through. One of the two is zero, and so is what it contributes.
@@ -103,12 +109,13 @@ mod tests {
     use super::*;
     use crate::simd::{LANES, Scalar};
 
-    const ALL: [Activation; 7] = [
+    const ALL: [Activation; 8] = [
         Activation::Silu,
         Activation::GeluTanh,
         Activation::ClampedSwiglu { alpha: 1.702, limit: 3.0 },
         Activation::Gelu,
         Activation::Relu,
+        Activation::SquaredRelu,
         Activation::Tanh,
         Activation::Xielu { alpha_p: 0.7, alpha_n: 1.3, beta: 0.5 },
     ];
@@ -126,6 +133,7 @@ mod tests {
                 (up.clamp(-3.0, 3.0) + 1.0) * clamped * sigmoid(1.702 * clamped),
                 gate / 2.0 * libm::erfc(-gate / 2_f64.sqrt()) * up,
                 gate.max(0.0) * up,
+                gate.max(0.0).powi(2) * up,
                 gate.tanh() * up,
                 (0.5 * gate + 0.7 * gate.max(0.0).powi(2) + 1.3 * (gate.min(0.0).exp_m1() - gate.min(0.0)))
                     * up,

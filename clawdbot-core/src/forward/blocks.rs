@@ -12,6 +12,8 @@ pub(crate) enum Mlp {
     Dense(GatedMlp),
     Plain(PlainMlp),
     Moe(Box<MoeWeights>),
+    /// The layer has none.
+    None,
 }
 
 /// Weights of an MLP without a gate.

@@ -82,6 +82,7 @@ impl DecoderLayer {
                 let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 moe.experts.iter().chain(&moe.shared).chain(dense).collect()
             }
+            Mlp::None => Vec::new(),
         };
         for mlp in mlps {
             matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
@@ -368,6 +369,9 @@ impl DecoderLayer {
         rows: usize,
         buffers: MlpHalf<'_, O>,
     ) -> Result<()> {
+        if matches!(self.mlp, Mlp::None) {
+            return Ok(());
+        }
         let activation = spec.activation;
         let MlpHalf { mlp, moe, sublayer, codes, workspace } = buffers;
         // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
@@ -394,6 +398,7 @@ impl DecoderLayer {
                 let buffers = MoeBuffers { mlp, moe, codes, workspace };
                 weights.forward(ops, spec, input, rows, sublayer, buffers)?;
             }
+            Mlp::None => {}
         }
         if !direct || matches!(self.mlp, Mlp::Moe(_)) {
             join(ops, spec, sublayer, self.mlp_out_norm.as_deref(), rows, x);

@@ -186,6 +186,7 @@ impl Builder<'_> {
                     activation: xielu.as_ref().map(|names| self.xielu(names)).transpose()?,
                 }),
                 MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
+                MlpNames::None => Mlp::None,
             },
             mlp_out_norm: self.norm(names.mlp_out_norm.as_ref())?,
             mlp_sum_norm: self.norm(names.mlp_sum_norm.as_ref())?,

@@ -71,6 +71,16 @@ pub(crate) struct LayerSpec {
     pub(crate) keys: KeySource,
     /// Elements between the projections of a dense MLP, if they differ from the model's.
     pub(crate) intermediate_size: Option<usize>,
+    /// Set where checkpoints count the two halves of a layer as layers.
+    pub(crate) halves: Option<Halves>,
+}
+
+/// The numbers of a layer's halves in checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Halves {
+    pub(crate) mixer: usize,
+    /// `None`: the layer has no MLP.
+    pub(crate) mlp: Option<usize>,
 }
 
 impl Default for LayerSpec {
@@ -83,6 +93,7 @@ impl Default for LayerSpec {
             heads: None,
             keys: KeySource::Own,
             intermediate_size: None,
+            halves: None,
             input_norm: true,
         }
     }

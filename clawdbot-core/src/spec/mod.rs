@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::options::Pooling;
 pub(crate) use clawdbot_kernels::Activation;
 pub(crate) use heads::{HeadShape, KeySource};
-pub(crate) use layer::{AttentionSpec, LayerSpec, NormSpec, PerLayerSpec};
+pub(crate) use layer::{AttentionSpec, Halves, LayerSpec, NormSpec, PerLayerSpec};
 pub(crate) use mixers::MixerSpec;
 pub(crate) use moe::{ChoiceWeights, ExpertGroups, ExpertStorage, MoeSpec, Scoring, SharedExpert};
 
@@ -220,6 +220,7 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("gelu_new", Activation::GeluTanh),
     ("gelu", Activation::Gelu),
     ("relu", Activation::Relu),
+    ("relu2", Activation::SquaredRelu),
 ];
 
 /// The activation named by `key` of `config.json`.

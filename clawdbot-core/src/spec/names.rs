@@ -32,10 +32,20 @@ pub(crate) struct Names {
     pub(crate) o: &'static str,
     pub(crate) q_norm: &'static str,
     pub(crate) k_norm: &'static str,
+    /// Modules of a Mamba-2 layer.
+    pub(crate) mamba: MambaModules,
     /// Modules of a dense MLP.
     pub(crate) mlp: MlpModules,
     /// Modules of an expert layer.
     pub(crate) moe: MoeModules,
+}
+
+/// Names of a Mamba-2 layer's modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MambaModules {
+    /// All of it.
+    pub(crate) mixer: &'static str,
+    pub(crate) output: &'static str,
 }
 
 /// Names of an MLP's modules.
@@ -80,6 +90,7 @@ pub(crate) const LLAMA: Names = Names {
     o: "self_attn.o_proj",
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
+    mamba: MambaModules { mixer: "mamba", output: "mamba.out_proj" },
     mlp: MlpModules { gate_up: &["mlp.gate_proj", "mlp.up_proj"], down: "mlp.down_proj" },
     moe: MoeModules {
         router: "mlp.gate",

@@ -7,7 +7,7 @@ use super::tensors::{
     LinearNames, MatrixName, MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames,
     Runs, TensorNames, VectorName, XieluNames, linear,
 };
-use super::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
+use super::{DecoderSpec, DenseSpec, ExpertStorage, Halves, InputSpec, MoeSpec, NormKind, Scoring};
 
 impl DecoderSpec {
     /// Names and shapes of all tensors.
@@ -61,27 +61,25 @@ impl DecoderSpec {
 
     /// Names and shapes of the tensors of layer `layer`.
     pub(super) fn layer_tensors(&self, layer: usize) -> LayerNames {
-        let prefix = format!("{}.{layer}", self.names.layers);
-        let norm = |module: Option<&str>| {
+        let Halves { mixer, mlp } =
+            self.layers[layer].halves.unwrap_or(Halves { mixer: layer, mlp: Some(layer) });
+        let numbered = |number: usize| format!("{}.{number}", self.names.layers);
+        let (prefix, second) = (numbered(mixer), mlp.map(numbered));
+        let norm_of = |prefix: &str, module: Option<&str>| {
             module.map(|module| self.stream_norm(&format!("{prefix}.{module}"), self.hidden_size))
         };
+        let norm = |module: Option<&str>| norm_of(&prefix, module);
+        let norm_of_mlp = |module: Option<&str>| second.as_ref().and_then(|prefix| norm_of(prefix, module));
         LayerNames {
             input_norm: norm(self.names.input_norm.filter(|_| self.layers[layer].input_norm)),
             mixer: self.layers[layer].mixer.description().tensors(self, &prefix, layer),
             o: self.mixer_output(&prefix, layer),
             attention_out_norm: norm(self.names.attention_out_norm),
             attention_sum_norm: norm(self.names.attention_sum_norm),
-            mlp_norm: norm(self.names.mlp_norm),
-            mlp: match self.moe.filter(|_| self.layers[layer].moe) {
-                Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(&prefix, layer, &moe))),
-                None if !self.mlp_gate => MlpNames::Plain(self.plain_mlp(&prefix)),
-                None => {
-                    let size = self.dense_size(layer);
-                    MlpNames::Dense(self.gated(&prefix, &self.names.mlp, size, self.mlp_bias))
-                }
-            },
-            mlp_out_norm: norm(self.names.mlp_out_norm),
-            mlp_sum_norm: norm(self.names.mlp_sum_norm),
+            mlp_norm: norm_of_mlp(self.names.mlp_norm),
+            mlp: second.as_ref().map_or(MlpNames::None, |prefix| self.mlp_tensors(prefix, layer)),
+            mlp_out_norm: norm_of_mlp(self.names.mlp_out_norm),
+            mlp_sum_norm: norm_of_mlp(self.names.mlp_sum_norm),
             input: self.per_layer_inputs.map(|inputs| LayerInputNames {
                 gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size),
                 projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size),
@@ -90,6 +88,17 @@ impl DecoderSpec {
                     .gains,
             }),
             scalar: self.layer_scalars.then(|| VectorName::new(format!("{prefix}.layer_scalar"), 1, 0.0)),
+        }
+    }
+
+    fn mlp_tensors(&self, prefix: &str, layer: usize) -> MlpNames {
+        match self.moe.filter(|_| self.layers[layer].moe) {
+            Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(prefix, layer, &moe))),
+            None if !self.mlp_gate => MlpNames::Plain(self.plain_mlp(prefix)),
+            None => {
+                let size = self.dense_size(layer);
+                MlpNames::Dense(self.gated(prefix, &self.names.mlp, size, self.mlp_bias))
+            }
         }
     }
 

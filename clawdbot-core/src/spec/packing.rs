@@ -45,6 +45,7 @@ impl LayerNames {
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
             MlpNames::Plain(mlp) => packed.extend(mlp.packed()),
+            MlpNames::None => {}
             MlpNames::Moe(moe) => {
                 let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 packed
@@ -64,6 +65,7 @@ impl LayerNames {
         match &self.mlp {
             MlpNames::Dense(mlp) => projections.extend(mlp.packed()),
             MlpNames::Plain(mlp) => projections.extend(mlp.packed()),
+            MlpNames::None => {}
             MlpNames::Moe(moe) => {
                 let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 projections.extend(moe.shared.iter().chain(dense).flat_map(GatedNames::packed));
@@ -76,7 +78,7 @@ impl LayerNames {
     fn expert_matrices(&self) -> impl Iterator<Item = &MatrixName> {
         let experts = match &self.mlp {
             MlpNames::Moe(moe) => moe.experts.as_slice(),
-            MlpNames::Dense(_) | MlpNames::Plain(_) => &[],
+            MlpNames::Dense(_) | MlpNames::Plain(_) | MlpNames::None => &[],
         };
         let matrices = experts.iter().flat_map(|expert| [&expert.gate, &expert.up, &expert.down]);
         matrices.map(|linear| &linear.weight).filter(|matrix| matrix.part.is_none())
@@ -161,7 +163,7 @@ impl TensorNames {
         let downs = layers.filter_map(|(_, layer)| match &mut layer.mlp {
             MlpNames::Dense(mlp) => Some(&mut mlp.down.weight),
             MlpNames::Plain(mlp) => Some(&mut mlp.down.weight),
-            MlpNames::Moe(_) => None,
+            MlpNames::Moe(_) | MlpNames::None => None,
         });
         let ends = std::iter::once(&mut self.embed_tokens).chain(&mut self.lm_head);
         ends.chain(downs).for_each(|matrix| matrix.sensitive = true);

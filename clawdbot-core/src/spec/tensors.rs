@@ -86,6 +86,8 @@ pub(crate) enum MlpNames {
     Dense(GatedNames),
     Plain(PlainNames),
     Moe(Box<MoeNames>),
+    /// The layer has none.
+    None,
 }
 
 /// The tensors of a gated MLP.

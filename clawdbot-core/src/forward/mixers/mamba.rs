@@ -1,4 +1,4 @@
-//! Mamba-2 layers, as in Granite 4.
+//! Mamba-2 layers, as in Granite 4 and Nemotron-H.
 //! Source: transformers 5, `models/granitemoehybrid/modeling_granitemoehybrid.py`; Dao, Gu 2024,
 //! <https://arxiv.org/abs/2405.21060>.
 //!

@@ -27,6 +27,10 @@ fn defaults(list: &Value, model_type: &str, name: &str) -> Value {
     if model_type == "glm4_moe" {
         config["head_dim"] = json!(128);
     }
+    if model_type == "nemotron_h" {
+        // The default has experts.
+        config["layers_block_type"] = json!(["linear_attention", "mlp", "full_attention", "mlp"]);
+    }
     // Those of some classes are not in their own vocabulary.
     for key in ["bos_token_id", "eos_token_id"] {
         if config[key].as_u64() >= config["vocab_size"].as_u64() {

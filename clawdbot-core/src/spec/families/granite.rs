@@ -142,12 +142,18 @@ fn layers(config: &ModelConfig, count: usize, recurrent: LayerSpec) -> Result<Ve
     })
 }
 
-fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
+/// Refuses bounds of the steps of Mamba-2.
+pub(super) fn unlimited_steps(config: &ModelConfig) -> Result<()> {
     const LIMIT: &str = "time_step_limit";
-    let unlimited = serde_json::json!([0.0, {"__float__": "Infinity"}]);
-    if config.get(LIMIT).is_some_and(|limit| *limit != unlimited) {
-        return Err(config.unsupported(LIMIT, "no limit"));
+    let unlimited = json!([0.0, {"__float__": "Infinity"}]);
+    match config.get(LIMIT) {
+        Some(limit) if *limit != unlimited => Err(config.unsupported(LIMIT, "no limit")),
+        _ => Ok(()),
     }
+}
+
+fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
+    unlimited_steps(config)?;
     let size = |key: &str, default: usize| -> Result<usize> { Ok(config.opt_usize(key)?.unwrap_or(default)) };
     let num_heads = size("mamba_n_heads", 128)?;
     let inner = size("mamba_expand", 2)?.saturating_mul(hidden_size);

@@ -69,8 +69,16 @@ impl DecoderSpec {
 
     /// As [`DecoderSpec::plain`], without a rotation, for families with other keys.
     pub(super) fn with_keys(config: &ModelConfig, keys: &Keys) -> Result<DecoderSpec> {
+        Self::with_layers(config, keys, config.usize(keys.num_hidden_layers)?)
+    }
+
+    /// As [`DecoderSpec::with_keys`], for families whose number of layers has no key.
+    pub(super) fn with_layers(
+        config: &ModelConfig,
+        keys: &Keys,
+        num_hidden_layers: usize,
+    ) -> Result<DecoderSpec> {
         let hidden_size = config.usize(keys.hidden_size)?;
-        let num_hidden_layers = config.usize(keys.num_hidden_layers)?;
         let num_attention_heads = config.usize(keys.num_attention_heads)?;
         let head_dim = match config.opt_usize("head_dim")? {
             Some(head_dim) => head_dim,

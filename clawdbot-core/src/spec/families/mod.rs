@@ -61,6 +61,7 @@ families! {
     glm4_moe,
     minimax_m2,
     qwen3_vl,
+    nemotron_h,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.

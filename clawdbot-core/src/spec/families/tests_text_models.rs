@@ -6,7 +6,7 @@ use super::tests::{kind, refused, spec, windows, with};
 use crate::spec::mixers::delta_net::DeltaStorage;
 use crate::spec::mixers::mamba::MambaSpec;
 use crate::spec::{
-    DecoderSpec, ExpertStorage, HeadShape, KeySource, MixerSpec, NormSpec, PerLayerSpec, Scoring,
+    DecoderSpec, ExpertStorage, Halves, HeadShape, KeySource, MixerSpec, NormSpec, PerLayerSpec, Scoring,
     SharedExpert,
 };
 
@@ -459,4 +459,49 @@ fn the_text_of_qwen3_vl_is_qwen3() {
     refused(&with_text(&base, &json!({"head_dim": null})), json!({}), "text_config.head_dim: expected");
     let rope = json!({"rope_scaling": {"rope_type": "mrope"}});
     refused(&with_text(&base, &rope), json!({}), "rope_type: expected one of");
+}
+
+#[test]
+fn nemotron_h_counts_halves_of_layers() {
+    let base = json!({"architectures": ["NemotronHForCausalLM"], "attention_bias": false, "attention_head_dim": 128,
+        "bos_token_id": 1, "conv_kernel": 4, "eos_token_id": 2, "expand": 2, "hidden_size": 4096,
+        "hybrid_override_pattern": "M-MM-M*-", "intermediate_size": 21_504, "layer_norm_epsilon": 1e-5,
+        "mamba_head_dim": 64, "mamba_hidden_act": "silu", "mamba_num_heads": 128, "mamba_proj_bias": false,
+        "max_position_embeddings": 8192, "mlp_bias": false, "mlp_hidden_act": "relu2", "model_type": "nemotron_h",
+        "n_groups": 8, "num_attention_heads": 32, "num_hidden_layers": 8, "num_key_value_heads": 8,
+        "sliding_window": null, "ssm_state_size": 128, "tie_word_embeddings": false, "use_bias": false,
+        "use_conv_bias": true, "vocab_size": 131_072});
+    let found = spec(&base);
+    let kinds: Vec<&str> = found.layers.iter().map(kind).collect();
+    assert_eq!(kinds, ["mamba", "mamba", "mamba", "mamba", "attention"]);
+    let halves: Vec<_> = found.layers.iter().filter_map(|layer| layer.halves).collect();
+    let expected = [(0, Some(1)), (2, None), (3, Some(4)), (5, None), (6, Some(7))];
+    assert_eq!(halves, expected.map(|(mixer, mlp)| Halves { mixer, mlp }));
+    let names = found.tensors();
+    let norms: Vec<&str> = names
+        .vectors()
+        .map(|vector| vector.name.as_str())
+        .filter(|name| name.ends_with(".norm.weight") && !name.contains("mixer"))
+        .collect();
+    let numbers: Vec<String> =
+        [0, 1, 2, 3, 4, 5, 6, 7].map(|n| format!("backbone.layers.{n}.norm.weight")).into();
+    assert_eq!(norms, numbers);
+    assert_eq!((found.head_dim, found.num_hidden_layers), (128, 5));
+    let kinds = json!({"hybrid_override_pattern": null, "layers_block_type": ["mamba", "mlp", "linear_attention",
+        "mamba", "mlp", "mamba", "attention", "mlp"]});
+    assert_eq!(spec(&with(&base, &kinds)), found);
+    let pattern = |pattern: &str| json!({"hybrid_override_pattern": pattern, "num_hidden_layers": null});
+    refused(&base, pattern("M-ME"), "hybrid_override_pattern: expected Mamba, attention and MLPs alone");
+    refused(&base, pattern("-M"), "hybrid_override_pattern: expected another kind before each MLP");
+    refused(&base, pattern("M--"), "hybrid_override_pattern: expected another kind before each MLP");
+    refused(&base, pattern(""), "num_hidden_layers: expected a positive integer");
+    refused(&base, json!({"num_hidden_layers": 9}), "num_hidden_layers: expected 8");
+    refused(&base, json!({"hybrid_override_pattern": null}), "hybrid_override_pattern: expected a string");
+    refused(&base, json!({"head_dim": 64}), "head_dim");
+    refused(&base, json!({"mamba_proj_bias": true}), "mamba_proj_bias: expected false");
+    refused(&base, json!({"attention_bias": true}), "attention_bias: expected false");
+    refused(&base, json!({"sliding_window": 64}), "sliding_window: expected null");
+    refused(&base, json!({"mamba_hidden_act": "relu"}), "mamba_hidden_act: expected \"silu\"");
+    refused(&base, json!({"time_step_limit": [0.0, 0.1]}), "time_step_limit: expected no limit");
+    refused(&base, json!({"n_groups": 3}), "mamba_n_groups: expected a divisor");
 }

@@ -1,4 +1,4 @@
-//! Mamba-2 (<https://arxiv.org/abs/2405.21060>) as in Granite 4.
+//! Mamba-2 (<https://arxiv.org/abs/2405.21060>) as in Granite 4 and Nemotron-H.
 
 use super::{DescribeMixer, MixerNames, MixerTensors, OutputProjection};
 use crate::error::Result;
@@ -91,7 +91,8 @@ impl DescribeMixer for MambaSpec {
         let (hidden, heads, inner) = (model.hidden_size, self.num_heads, self.inner());
         let channels = self.channels();
         let (wide, all) = (inner + channels, inner + channels + heads);
-        let joined = linear(prefix, "mamba.in_proj", all, hidden);
+        let module = format!("{prefix}.{}", model.names.mamba.mixer);
+        let joined = linear(&module, "in_proj", all, hidden);
         let tensor = joined.weight.name.clone();
         let steps = Part {
             tensor: tensor.clone(),
@@ -101,8 +102,8 @@ impl DescribeMixer for MambaSpec {
             stride: 0,
             storage: PartStorage::Rows,
         };
-        let vector = |name: &str, len| VectorName::new(format!("{prefix}.mamba.{name}"), len, 0.0);
-        let conv = format!("{prefix}.mamba.conv1d.weight");
+        let vector = |name: &str, len| VectorName::new(format!("{module}.{name}"), len, 0.0);
+        let conv = format!("{module}.conv1d.weight");
         MixerNames::Mamba(Box::new(MambaNames {
             input: Runs { first: 0, run: wide, stride: 0, of: all }.linear(&joined, "input", wide),
             steps: VectorName {
@@ -114,7 +115,7 @@ impl DescribeMixer for MambaSpec {
             },
             conv: VectorName::convolution(conv, channels, self.kernel_size),
             conv_bias: self.conv_bias.then(|| vector("conv1d.bias", channels)),
-            minus_a: VectorName::decay_rates(&format!("{prefix}.mamba"), heads),
+            minus_a: VectorName::decay_rates(&module, heads),
             dt_bias: vector("dt_bias", heads),
             skip: vector("D", heads),
             norm: vector("norm.weight", inner),
@@ -125,7 +126,7 @@ impl DescribeMixer for MambaSpec {
         self.inner()
     }
 
-    fn output(&self, _: &DecoderSpec) -> OutputProjection {
-        OutputProjection { module: "mamba.out_proj", bias: false }
+    fn output(&self, model: &DecoderSpec) -> OutputProjection {
+        OutputProjection { module: model.names.mamba.output, bias: false }
     }
 }

@@ -1,0 +1,136 @@
+//! Nemotron-H and Nemotron Nano 2: Mamba-2 on most layers, attention without rotation on a few, and MLPs without a gate after
+//! some of them. Checkpoints count each of these as a layer; here an MLP belongs to the layer before it.
+//! Source: transformers 5, `models/nemotron_h/configuration_nemotron_h.py` and `modeling_nemotron_h.py`, except that it bounds
+//! the steps of Mamba-2 from below when it computes a text at once; the published code bounds none.
+
+use super::granite::unlimited_steps;
+use super::llama::Keys;
+use super::{Family, architecture, one_of, only, only_str};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::mixers::attention::Attention;
+use crate::spec::mixers::mamba::MambaSpec;
+use crate::spec::names::{self, MambaModules, MlpModules, Names};
+use crate::spec::{AttentionSpec, DecoderSpec, Halves, LayerSpec, MixerSpec};
+
+pub(super) const FAMILY: Family =
+    Family { architectures: &[architecture("NemotronHForCausalLM", "nemotron_h", parse)], gguf: &[] };
+
+const NAMES: Names = Names {
+    layers: "backbone.layers",
+    embedding: "backbone.embeddings",
+    input_norm: Some("norm"),
+    mlp_norm: Some("norm"),
+    final_norm: Some("backbone.norm_f"),
+    qkv: &["mixer.q_proj", "mixer.k_proj", "mixer.v_proj"],
+    o: "mixer.o_proj",
+    mamba: MambaModules { mixer: "mixer", output: "mixer.out_proj" },
+    mlp: MlpModules { gate_up: &["mixer.up_proj"], down: "mixer.down_proj" },
+    ..names::LLAMA
+};
+const KEYS: Keys = Keys { eps: "layer_norm_epsilon", activation: Some("mlp_hidden_act"), ..Keys::LLAMA };
+/// Settings of experts, which no layer has.
+const OF_EXPERTS: &[&str] = &[
+    "moe_intermediate_size",
+    "moe_latent_size",
+    "moe_shared_expert_intermediate_size",
+    "moe_shared_expert_overlap",
+    "n_group",
+    "n_routed_experts",
+    "n_shared_experts",
+    "norm_topk_prob",
+    "num_experts_per_tok",
+    "routed_scaling_factor",
+    "topk_group",
+];
+
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    for key in ["mamba_proj_bias", "use_bias", "attention_bias"] {
+        only(config, key, false)?;
+    }
+    only_str(config, "mamba_hidden_act", "silu")?;
+    unlimited_steps(config)?;
+    const WINDOW: &str = "sliding_window";
+    if config.opt_usize(WINDOW)?.is_some() {
+        return Err(config.unsupported(WINDOW, "null"));
+    }
+    // Marks the keys as read.
+    for key in OF_EXPERTS {
+        config.has(key);
+    }
+    let mamba = MambaSpec {
+        kernel_size: one_of(config, &["conv_kernel", "mamba_d_conv"])?,
+        conv_bias: config.bool_or("use_conv_bias", true)?,
+        num_heads: config.usize("mamba_num_heads")?,
+        head_dim: config.usize("mamba_head_dim")?,
+        num_groups: one_of(config, &["n_groups", "mamba_n_groups"])?,
+        state_size: config.usize("ssm_state_size")?,
+    };
+    let layers = layers(config, mamba)?;
+    // Where it is missing it is not what follows from the other sizes.
+    config.usize("num_key_value_heads")?;
+    let plain = DecoderSpec::with_layers(config, &KEYS, layers.len())?;
+    let head_dim = one_of(config, &["head_dim", "attention_head_dim"])?;
+    Ok(DecoderSpec {
+        head_dim,
+        mlp_bias: config.bool_or("mlp_bias", false)?,
+        mlp_gate: false,
+        attention: AttentionSpec::of_width(head_dim as f64),
+        layers,
+        names: NAMES,
+        ..plain
+    })
+}
+
+/// What checkpoints count as a layer.
+#[derive(Clone, Copy)]
+enum Block {
+    Mixer(MixerSpec),
+    Mlp,
+}
+
+/// The layers, each with the MLP that follows it, if one does.
+fn layers(config: &ModelConfig, mamba: MambaSpec) -> Result<Vec<LayerSpec>> {
+    // The list is the newer notation, and counts if there are both.
+    let (key, blocks) = match config.opt_strings("layers_block_type")? {
+        Some(kinds) => {
+            config.has("hybrid_override_pattern");
+            ("layers_block_type", kinds.iter().map(|kind| block(kind, mamba)).collect::<Option<Vec<_>>>())
+        }
+        None => {
+            let pattern = config.str("hybrid_override_pattern")?;
+            let kinds = pattern.char_indices().map(|(at, kind)| &pattern[at..at + kind.len_utf8()]);
+            ("hybrid_override_pattern", kinds.map(|kind| block(kind, mamba)).collect())
+        }
+    };
+    let Some(blocks) = blocks else {
+        return Err(config.unsupported(key, "Mamba, attention and MLPs alone"));
+    };
+    if config.opt_usize("num_hidden_layers")?.is_some_and(|count| count != blocks.len()) {
+        return Err(config.invalid("num_hidden_layers", &format!("{}, as {key} has", blocks.len())));
+    }
+    let mut layers: Vec<LayerSpec> = Vec::new();
+    for (number, block) in blocks.into_iter().enumerate() {
+        match block {
+            Block::Mixer(mixer) => {
+                let halves = Some(Halves { mixer: number, mlp: None });
+                layers.push(LayerSpec { rope: None, mixer, halves, ..LayerSpec::default() });
+            }
+            Block::Mlp => match layers.last_mut().and_then(|layer| layer.halves.as_mut()) {
+                Some(halves @ Halves { mlp: None, .. }) => halves.mlp = Some(number),
+                _ => return Err(config.unsupported(key, "another kind before each MLP")),
+            },
+        }
+    }
+    Ok(layers)
+}
+
+/// A block by its name in `layers_block_type`, in transformers 5 or 4, or by its sign in `hybrid_override_pattern`.
+fn block(kind: &str, mamba: MambaSpec) -> Option<Block> {
+    match kind {
+        "linear_attention" | "mamba" | "M" => Some(Block::Mixer(MixerSpec::Mamba(mamba))),
+        "full_attention" | "attention" | "*" => Some(Block::Mixer(MixerSpec::Attention(Attention))),
+        "mlp" | "-" => Some(Block::Mlp),
+        _ => None,
+    }
+}
