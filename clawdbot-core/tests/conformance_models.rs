@@ -83,8 +83,15 @@ fn older_style(config: &mut Value) {
 fn older_text(config: &mut Map<String, Value>) {
     let Some(mut rope) = config.remove("rope_parameters") else {
         if config["model_type"] == "nemotron_h" {
-            config.remove("layers_block_type");
-            config.insert("hybrid_override_pattern".into(), "M-M*-M".into());
+            let kinds = config.remove("layers_block_type").unwrap();
+            let sign = |kind: &Value| match kind.as_str().unwrap() {
+                "linear_attention" => 'M',
+                "full_attention" => '*',
+                "mlp" => '-',
+                _ => 'E',
+            };
+            let pattern: String = kinds.as_array().unwrap().iter().map(sign).collect();
+            config.insert("hybrid_override_pattern".into(), pattern.into());
         } else {
             assert_eq!(config["model_type"], "gpt2", "others have rotations");
         }

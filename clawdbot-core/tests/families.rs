@@ -149,7 +149,7 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 }
 
 /// Fixtures with experts.
-const EXPERTS: [&str; 11] = [
+const EXPERTS: [&str; 12] = [
     "deepseek_v3",
     "gemma4_moe",
     "glm4_moe",
@@ -157,6 +157,7 @@ const EXPERTS: [&str; 11] = [
     "granite4",
     "minimax_m2",
     "mixtral",
+    "nemotron_h_moe",
     "qwen2_moe",
     "qwen3_5_moe",
     "qwen3_moe",

@@ -48,6 +48,7 @@ fn sources() -> Vec<Source> {
         "apertus",
         "hunyuan",
         "nemotron_h",
+        "nemotron_h_moe",
     ]
     .into_iter()
     .map(support::family);

@@ -15,7 +15,7 @@ from pathlib import Path
 import transformers
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedTokenizerBase
 
-FAMILIES = Path(__file__).parents[2] / "clawdbot-core/src/spec/families"
+FAMILIES = Path(__file__).resolve().parents[2] / "clawdbot-core/src/spec/families"
 OTHER_PARTS = ("vision_config", "audio_config")
 # The version of the writer, and names of labels.
 NOT_LISTED = ("transformers_version", "id2label", "label2id", "_name_or_path")

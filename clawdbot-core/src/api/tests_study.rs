@@ -361,6 +361,7 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                     mlp_norm: layer.mlp_norm.clone(),
                     mlp: Mlp::Dense(GatedMlp {
                         gate_up: linear(Part::GateUp, &mlp.gate_up),
+                        gated: mlp.gated,
                         down: linear(Part::Down, &mlp.down),
                     }),
                     mlp_out_norm: layer.mlp_out_norm.clone(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::stream::{Reporter, Stream};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::cpu::Cpu;
-use crate::forward::decoder::Head;
+use crate::forward::head::Head;
 use crate::forward::ops::Ops;
 use crate::forward::scratch::{PassSize, Scratch};
 use crate::load::build::OwnHead;

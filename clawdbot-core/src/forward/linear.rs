@@ -11,10 +11,12 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// Weights of a gated MLP: `down(act(gate(x)) * up(x))`.
+/// Weights of a gated MLP: `down(act(gate(x)) * up(x))`; or of an expert, which may have no gate: `down(act(up(x)))`.
 pub(crate) struct GatedMlp {
-    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
+    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`; or up alone
     pub(crate) gate_up: Linear,
+    /// Whether there is a gate
+    pub(crate) gated: bool,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
 }

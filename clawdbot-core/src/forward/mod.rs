@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub(crate) mod blocks;
 pub(crate) mod cpu;
 pub(crate) mod decoder;
+pub(crate) mod head;
 pub(crate) mod layer_inputs;
 pub(crate) mod linear;
 pub(crate) mod mixers;

@@ -1,7 +1,8 @@
 //! A head for multi-token prediction over hidden states of its model: `spec/mtp.rs` has the formula.
 
 use super::batch::Batch;
-use super::decoder::{Decoder, DecoderLayer, ForwardContext, Head, Layers, Pass};
+use super::decoder::{Decoder, DecoderLayer, ForwardContext, Layers, Pass};
+use super::head::Head;
 use super::linear::Linear;
 use super::ops::{Buffer, Embedding, Norm, Ops, Store};
 use super::scratch::{PassSize, Scratch};

@@ -205,6 +205,7 @@ mod tests {
             routed_scaling_factor: 1.0,
             groups,
             router_bias: false,
+            gate: true,
             expert_bias: false,
             shared: None,
             parallel_mlp: false,

@@ -217,12 +217,20 @@ impl Builder<'_> {
     }
 
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
-        let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
-        let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
+        let Some(gate) = &names.gate else {
+            return Ok(GatedMlp {
+                gate_up: self.linear(std::slice::from_ref(&names.up))?,
+                gated: false,
+                down: self.linear(std::slice::from_ref(&names.down))?,
+            });
+        };
+        let weight = self.matrices(&Joined::gated(&gate.weight, &names.up.weight))?;
+        let biases = gate.bias.as_ref().zip(names.up.bias.as_ref());
         let bias =
             biases.map(|(gate, up)| Ok::<_, Error>(gated_bias(&self.vector(gate)?, &self.vector(up)?)));
         Ok(GatedMlp {
-            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
+            gate_up: Linear { name: gate.weight.name.clone(), weight, bias: bias.transpose()? },
+            gated: true,
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }

@@ -18,6 +18,8 @@ pub(crate) struct MoeSpec {
     pub(crate) groups: Option<ExpertGroups>,
     /// Whether the router has a bias.
     pub(crate) router_bias: bool,
+    /// Whether experts, the shared one included, have gate projections in addition to their up projections.
+    pub(crate) gate: bool,
     /// Whether experts have biases.
     pub(crate) expert_bias: bool,
     /// An MLP that all tokens use.

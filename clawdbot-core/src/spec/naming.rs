@@ -172,7 +172,21 @@ impl DecoderSpec {
             [gate, up, ..] => [gate, up].map(|module| linear(prefix, module, size, hidden).with_bias(bias)),
             [] => [(); 2].map(|()| linear(prefix, "mlp", size, hidden).with_bias(bias)),
         };
-        GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size).with_bias(bias) }
+        let down = linear(prefix, modules.down, hidden, size).with_bias(bias);
+        GatedNames { gate: Some(gate), up, down }
+    }
+
+    /// An expert, or the shared one, with `size` elements between its projections.
+    fn expert(&self, moe: &MoeSpec, prefix: &str, modules: &MlpModules, size: usize) -> GatedNames {
+        if moe.gate {
+            return self.gated(prefix, modules, size, moe.expert_bias);
+        }
+        let up = modules.gate_up.first().copied().unwrap_or("mlp");
+        GatedNames {
+            gate: None,
+            up: linear(prefix, up, size, self.hidden_size).with_bias(moe.expert_bias),
+            down: linear(prefix, modules.down, self.hidden_size, size).with_bias(moe.expert_bias),
+        }
     }
 
     fn moe_tensors(&self, prefix: &str, layer: usize, moe: &MoeSpec) -> MoeNames {
@@ -185,7 +199,7 @@ impl DecoderSpec {
         let expert = |expert: usize| match moe.storage {
             ExpertStorage::Separate => {
                 let prefix = format!("{prefix}.{}.{expert}", modules.experts);
-                self.gated(&prefix, &modules.expert, moe.intermediate_size, moe.expert_bias)
+                self.expert(moe, &prefix, &modules.expert, moe.intermediate_size)
             }
             ExpertStorage::JoinedRows | ExpertStorage::Joined | ExpertStorage::JoinedMxfp4 => {
                 self.joined_expert(prefix, moe, expert)
@@ -198,7 +212,10 @@ impl DecoderSpec {
             correction: (moe.scoring == Scoring::Sigmoid)
                 .then(|| VectorName::new(format!("{prefix}.{}", modules.correction), experts, 0.0)),
             experts: (0..experts).map(expert).collect(),
-            shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
+            shared: shared.map(|shared| {
+                let moe = MoeSpec { expert_bias: false, ..*moe };
+                self.expert(&moe, prefix, &modules.shared, shared.intermediate_size)
+            }),
             shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),
             parallel_mlp: moe.parallel_mlp.then(|| {
                 let norm =
@@ -247,7 +264,7 @@ impl DecoderSpec {
                 }
             };
             return GatedNames {
-                gate: rows("gate_proj", gate_up, (size, hidden), (0, 2 * size)),
+                gate: Some(rows("gate_proj", gate_up, (size, hidden), (0, 2 * size))),
                 up: rows("up_proj", gate_up, (size, hidden), (size, 2 * size)),
                 down: rows("down_proj", down, (hidden, size), (0, hidden)),
             };
@@ -292,7 +309,7 @@ impl DecoderSpec {
             }
         };
         GatedNames {
-            gate: linear("gate_proj", gate_up, (size, hidden), (0, 2)),
+            gate: Some(linear("gate_proj", gate_up, (size, hidden), (0, 2))),
             up: linear("up_proj", gate_up, (size, hidden), (1, 2)),
             down: linear("down_proj", down, (hidden, size), (0, 1)),
         }

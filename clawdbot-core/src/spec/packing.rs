@@ -26,7 +26,10 @@ impl<'a> Projections<'a> {
 
 impl GatedNames {
     fn packed(&self) -> [Projections<'_>; 2] {
-        let gate_up = Projections { parts: vec![&self.gate, &self.up], gated: true };
+        let gate_up = match &self.gate {
+            Some(gate) => Projections { parts: vec![gate, &self.up], gated: true },
+            None => Projections::rows(std::slice::from_ref(&self.up)),
+        };
         [gate_up, Projections::rows(std::slice::from_ref(&self.down))]
     }
 }
@@ -80,7 +83,10 @@ impl LayerNames {
             MlpNames::Moe(moe) => moe.experts.as_slice(),
             MlpNames::Dense(_) | MlpNames::Plain(_) | MlpNames::None => &[],
         };
-        let matrices = experts.iter().flat_map(|expert| [&expert.gate, &expert.up, &expert.down]);
+        let matrices = experts.iter().flat_map(|expert| {
+            let GatedNames { gate, up, down } = expert;
+            gate.iter().chain([up, down])
+        });
         matrices.map(|linear| &linear.weight).filter(|matrix| matrix.part.is_none())
     }
 

@@ -90,15 +90,22 @@ pub(crate) enum MlpNames {
     None,
 }
 
-/// The tensors of a gated MLP.
+/// The tensors of a gated MLP, or of an expert, which may have no gate.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GatedNames {
     /// `[intermediate_size, hidden_size]`
-    pub(crate) gate: LinearNames,
+    pub(crate) gate: Option<LinearNames>,
     /// `[intermediate_size, hidden_size]`
     pub(crate) up: LinearNames,
     /// `[hidden_size, intermediate_size]`.
     pub(crate) down: LinearNames,
+}
+
+impl GatedNames {
+    /// The first of the projections that are packed as one.
+    pub(crate) fn first(&self) -> &LinearNames {
+        self.gate.as_ref().unwrap_or(&self.up)
+    }
 }
 
 /// The tensors of an MLP without a gate.

@@ -1,13 +1,13 @@
 //! Products with packed weights, and gated MLPs.
 
 use clawdbot_kernels::{
-    Added, Epilogue, GatedProduct, Lhs, OutColumns, PackedMatrix, QuantizedRows, gemm, gemm_columns,
-    gemm_gated, takes_gated,
+    Activation, Added, Epilogue, GatedProduct, Lhs, OutColumns, PackedMatrix, QuantizedRows, gemm,
+    gemm_columns, gemm_gated, takes_gated,
 };
 
 use super::{Cpu, Host};
 use crate::error::Result;
-use crate::forward::linear::Linear;
+use crate::forward::linear::{GatedMlp, Linear};
 use crate::forward::ops::{ActivatedMlp, MlpBuffers, Store};
 
 /// See [`crate::forward::ops::Ops::linear`].
@@ -87,8 +87,9 @@ pub(super) fn gated_mlp(
     }
     let MlpBuffers { activated, codes, .. } = buffers;
     let activated = &mut activated[..rows * mlp.down.weight.k()];
-    let gate = Epilogue { gate: Some(activation), ..Epilogue::default() };
+    let gate = Epilogue { gate: mlp.gated.then_some(activation), ..Epilogue::default() };
     cpu.adapted(x, rows, gate_up, activated, gate, codes)?;
+    activate_ungated(cpu, mlp, activation, activated);
     linear(cpu, activated, rows, &mlp.down, store, out, codes)
 }
 
@@ -107,9 +108,10 @@ pub(super) fn gated_mlp_of_codes(
     let (kernels, region) = (cpu.kernels, cpu.region);
     let (gate_up, down) = (&mlp.gate_up.weight, &mlp.down.weight);
     let activated = &mut activated[..rows * down.k()];
-    let gate = Epilogue { bias: mlp.gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
+    let (bias, gate) = (mlp.gate_up.bias.as_deref(), mlp.gated.then_some(activation));
+    let gate = Epilogue { bias, gate, ..Epilogue::default() };
     // Who watches is shown what `down` reads, which a gated product quantizes at once.
-    if cpu.watcher.is_none() && takes_gated(kernels, rows, gate_up, down) {
+    if mlp.gated && cpu.watcher.is_none() && takes_gated(kernels, rows, gate_up, down) {
         let product = GatedProduct { lhs: x, m: rows, rhs: gate_up, epilogue: gate, next: down };
         gemm_gated(kernels, region, product, activated, codes)?;
         let residual = store == Store::Add;
@@ -118,5 +120,13 @@ pub(super) fn gated_mlp_of_codes(
         return Ok(());
     }
     gemm(kernels, region, Lhs::Int8(x), rows, gate_up, activated, gate);
+    activate_ungated(cpu, mlp, activation, activated);
     linear(cpu, activated, rows, &mlp.down, store, out, codes)
+}
+
+/// Activates rows of the up projection of an MLP without a gate. With one, its product has done so.
+fn activate_ungated(cpu: &Cpu<'_>, mlp: &GatedMlp, activation: Activation, up: &mut [f32]) {
+    if !mlp.gated {
+        cpu.by_rows(up, mlp.down.weight.k(), |_, row| cpu.kernels.activate_in_place(activation, row));
+    }
 }

@@ -178,7 +178,7 @@ fn kinds(layer: &LayerNames) -> BTreeMap<&str, Kind> {
         MlpNames::Moe(moe) => &moe.experts,
         MlpNames::Dense(_) | MlpNames::Plain(_) | MlpNames::None => &[],
     };
-    let experts = experts.iter().flat_map(|expert| [&expert.gate, &expert.down]);
+    let experts = experts.iter().flat_map(|expert| [expert.first(), &expert.down]);
     let experts = experts.map(|linear| (linear.weight.name.as_str(), Kind::Scales));
     let all = layer.adaptable().into_iter();
     all.map(|projections| (projections.parts[0].weight.name.as_str(), Kind::Feedback))

@@ -27,10 +27,6 @@ fn defaults(list: &Value, model_type: &str, name: &str) -> Value {
     if model_type == "glm4_moe" {
         config["head_dim"] = json!(128);
     }
-    if model_type == "nemotron_h" {
-        // The default has experts.
-        config["layers_block_type"] = json!(["linear_attention", "mlp", "full_attention", "mlp"]);
-    }
     // Those of some classes are not in their own vocabulary.
     for key in ["bos_token_id", "eos_token_id"] {
         if config[key].as_u64() >= config["vocab_size"].as_u64() {
@@ -133,6 +129,12 @@ fn keys_listed_as_refused_are_refused() {
         ("DeepseekV3ForCausalLM", "scoring_func", json!("softmax")),
         ("DeepseekV3ForCausalLM", "moe_layer_freq", json!(2)),
         ("DeepseekV3ForCausalLM", "attention_sink_bias", json!(true)),
+        ("GPT2LMHeadModel", "scale_attn_weights", json!(false)),
+        ("GPT2LMHeadModel", "scale_attn_by_inverse_layer_idx", json!(true)),
+        ("PhiForCausalLM", "qk_layernorm", json!(true)),
+        ("ApertusForCausalLM", "hidden_act", json!("silu")),
+        ("NemotronHForCausalLM", "moe_latent_size", json!(64)),
+        ("NemotronHForCausalLM", "layers_block_type", json!(["mlp"])),
         ("BertModel", "is_decoder", json!(true)),
         ("BertModel", "add_cross_attention", json!(true)),
         ("ModernBertForSequenceClassification", "classifier_pooling", json!("max")),

@@ -54,6 +54,7 @@ impl MoeSpec {
             routed_scaling_factor: 1.0,
             groups: None,
             router_bias: false,
+            gate: true,
             expert_bias: false,
             shared: None,
             parallel_mlp: false,

@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_plain_mlps;
+#[cfg(test)]
 mod tests_text_models;
 
 use super::architecture::{Architecture, architecture, text_of};

@@ -1,8 +1,10 @@
-//! Nemotron-H and Nemotron Nano 2: Mamba-2 on most layers, attention without rotation on a few, and MLPs without a gate after
-//! some of them. Checkpoints count each of these as a layer; here an MLP belongs to the layer before it.
-//! Source: transformers 5, `models/nemotron_h/configuration_nemotron_h.py` and `modeling_nemotron_h.py`, except that it bounds
-//! the steps of Mamba-2 from below when it computes a text at once; the published code bounds none.
+//! Nemotron-H, Nemotron Nano 2 and Nemotron 3 Nano: Mamba-2 on most layers, attention without rotation on a few, and MLPs or
+//! experts, both without gates, after some of them. Checkpoints count each of these as a layer; here an MLP belongs to the
+//! layer before it.
+//! Source: transformers 5, `models/nemotron_h/configuration_nemotron_h.py` and `modeling_nemotron_h.py`. It bounds the steps of
+//! Mamba-2 by `time_step_min` where it computes several tokens at once, but not where it continues a text; here nothing does.
 
+use super::deepseek_v3::groups;
 use super::granite::unlimited_steps;
 use super::llama::Keys;
 use super::{Family, architecture, one_of, only, only_str};
@@ -10,8 +12,8 @@ use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::mixers::attention::Attention;
 use crate::spec::mixers::mamba::MambaSpec;
-use crate::spec::names::{self, MambaModules, MlpModules, Names};
-use crate::spec::{AttentionSpec, DecoderSpec, Halves, LayerSpec, MixerSpec};
+use crate::spec::names::{self, MambaModules, MlpModules, MoeModules, Names};
+use crate::spec::{AttentionSpec, DecoderSpec, Halves, LayerSpec, MixerSpec, MoeSpec, Scoring, SharedExpert};
 
 pub(super) const FAMILY: Family =
     Family { architectures: &[architecture("NemotronHForCausalLM", "nemotron_h", parse)], gguf: &[] };
@@ -26,10 +28,21 @@ const NAMES: Names = Names {
     o: "mixer.o_proj",
     mamba: MambaModules { mixer: "mixer", output: "mixer.out_proj" },
     mlp: MlpModules { gate_up: &["mixer.up_proj"], down: "mixer.down_proj" },
+    moe: MoeModules {
+        router: "mixer.gate",
+        correction: "mixer.gate.e_score_correction_bias",
+        experts: "mixer.experts",
+        expert: MlpModules { gate_up: &["up_proj"], down: "down_proj" },
+        shared: MlpModules {
+            gate_up: &["mixer.shared_experts.up_proj"],
+            down: "mixer.shared_experts.down_proj",
+        },
+        ..names::LLAMA.moe
+    },
     ..names::LLAMA
 };
 const KEYS: Keys = Keys { eps: "layer_norm_epsilon", activation: Some("mlp_hidden_act"), ..Keys::LLAMA };
-/// Settings of experts, which no layer has.
+/// Settings of experts, for models without any.
 const OF_EXPERTS: &[&str] = &[
     "moe_intermediate_size",
     "moe_latent_size",
@@ -54,10 +67,6 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     if config.opt_usize(WINDOW)?.is_some() {
         return Err(config.unsupported(WINDOW, "null"));
     }
-    // Marks the keys as read.
-    for key in OF_EXPERTS {
-        config.has(key);
-    }
     let mamba = MambaSpec {
         kernel_size: one_of(config, &["conv_kernel", "mamba_d_conv"])?,
         conv_bias: config.bool_or("use_conv_bias", true)?,
@@ -71,9 +80,20 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     config.usize("num_key_value_heads")?;
     let plain = DecoderSpec::with_layers(config, &KEYS, layers.len())?;
     let head_dim = one_of(config, &["head_dim", "attention_head_dim"])?;
+    let mlp_bias = config.bool_or("mlp_bias", false)?;
+    let moe = match layers.iter().any(|layer| layer.moe) {
+        true if mlp_bias => return Err(config.unsupported("mlp_bias", "false, as there are experts")),
+        true => Some(experts(config)?),
+        false => {
+            // Marks the keys as read.
+            OF_EXPERTS.iter().for_each(|key| _ = config.has(key));
+            None
+        }
+    };
     Ok(DecoderSpec {
         head_dim,
-        mlp_bias: config.bool_or("mlp_bias", false)?,
+        mlp_bias,
+        moe,
         mlp_gate: false,
         attention: AttentionSpec::of_width(head_dim as f64),
         layers,
@@ -82,11 +102,38 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
+fn experts(config: &ModelConfig) -> Result<MoeSpec> {
+    const SHARED: &str = "n_shared_experts";
+    if config.opt_usize(SHARED)? == Some(0) {
+        return Err(config.unsupported(SHARED, "a shared expert"));
+    }
+    const LATENT: &str = "moe_latent_size";
+    if config.opt_usize(LATENT)?.is_some() {
+        return Err(config.unsupported(LATENT, "null, experts of the size of the model"));
+    }
+    // How the two kinds are computed at once.
+    config.has("moe_shared_expert_overlap");
+    let shared = config.usize("moe_shared_expert_intermediate_size")?;
+    Ok(MoeSpec {
+        num_experts: config.usize("n_routed_experts")?,
+        num_experts_per_tok: config.usize("num_experts_per_tok")?,
+        intermediate_size: config.usize("moe_intermediate_size")?,
+        scoring: Scoring::Sigmoid,
+        norm_topk_prob: config.bool_or("norm_topk_prob", true)?,
+        routed_scaling_factor: config.opt_f32("routed_scaling_factor")?.unwrap_or(1.0),
+        groups: groups(config)?,
+        gate: false,
+        shared: Some(SharedExpert { intermediate_size: shared, gated: false }),
+        ..MoeSpec::softmax()
+    })
+}
+
 /// What checkpoints count as a layer.
 #[derive(Clone, Copy)]
 enum Block {
     Mixer(MixerSpec),
     Mlp,
+    Experts,
 }
 
 /// The layers, each with the MLP that follows it, if one does.
@@ -104,7 +151,7 @@ fn layers(config: &ModelConfig, mamba: MambaSpec) -> Result<Vec<LayerSpec>> {
         }
     };
     let Some(blocks) = blocks else {
-        return Err(config.unsupported(key, "Mamba, attention and MLPs alone"));
+        return Err(config.unsupported(key, "Mamba, attention, MLPs and experts alone"));
     };
     if config.opt_usize("num_hidden_layers")?.is_some_and(|count| count != blocks.len()) {
         return Err(config.invalid("num_hidden_layers", &format!("{}, as {key} has", blocks.len())));
@@ -116,8 +163,11 @@ fn layers(config: &ModelConfig, mamba: MambaSpec) -> Result<Vec<LayerSpec>> {
                 let halves = Some(Halves { mixer: number, mlp: None });
                 layers.push(LayerSpec { rope: None, mixer, halves, ..LayerSpec::default() });
             }
-            Block::Mlp => match layers.last_mut().and_then(|layer| layer.halves.as_mut()) {
-                Some(halves @ Halves { mlp: None, .. }) => halves.mlp = Some(number),
+            Block::Mlp | Block::Experts => match layers.last_mut() {
+                Some(LayerSpec { halves: Some(Halves { mlp: mlp @ None, .. }), moe, .. }) => {
+                    *mlp = Some(number);
+                    *moe = matches!(block, Block::Experts);
+                }
                 _ => return Err(config.unsupported(key, "another kind before each MLP")),
             },
         }
@@ -131,6 +181,7 @@ fn block(kind: &str, mamba: MambaSpec) -> Option<Block> {
         "linear_attention" | "mamba" | "M" => Some(Block::Mixer(MixerSpec::Mamba(mamba))),
         "full_attention" | "attention" | "*" => Some(Block::Mixer(MixerSpec::Attention(Attention))),
         "mlp" | "-" => Some(Block::Mlp),
+        "moe" | "E" => Some(Block::Experts),
         _ => None,
     }
 }
