@@ -41,7 +41,6 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "sparse_prediction",
             "time_step_floor",
             "time_step_max",
-            "time_step_min",
         ],
     ),
     (
@@ -66,6 +65,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "repad_logits_with_grad",
             "residual_in_fp32",
             "return_dict",
+            "time_step_min",
             "torchscript",
             "use_cache",
             "use_mamba_kernels",

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::spec::gguf::GgufFamily;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};
-use crate::spec::{DecoderSpec, MixerSpec};
+use crate::spec::{DecoderSpec, LayerSpec, MixerSpec};
 use crate::weights::{GgufSource, RowOrder};
 
 /// Outside of layers.
@@ -66,6 +66,10 @@ const WHOLE: &[(&str, &str)] = &[
     ("block_sparse_moe.e_score_correction_bias", "exp_probs_b.bias"),
     ("linear_attn.A_log", "ssm_a"),
     ("linear_attn.dt_bias", "ssm_dt.bias"),
+    ("mixer.gate.e_score_correction_bias", "exp_probs_b.bias"),
+    ("mixer.A_log", "ssm_a"),
+    ("mixer.dt_bias", "ssm_dt.bias"),
+    ("mixer.D", "ssm_d"),
     ("mamba.A_log", "ssm_a"),
     ("mamba.dt_bias", "ssm_dt.bias"),
     ("mamba.D", "ssm_d"),
@@ -153,7 +157,10 @@ impl Finder<'_> {
     }
 
     fn mixer(&self, layer: &str) -> Option<MixerSpec> {
-        self.spec.layers.get(layer.parse::<usize>().ok()?).map(|layer| layer.mixer)
+        let number = layer.parse::<usize>().ok()?;
+        let is_it =
+            |(at, layer): &(usize, &LayerSpec)| layer.halves.map_or(*at, |halves| halves.mixer) == number;
+        self.spec.layers.iter().enumerate().find(is_it).map(|(_, layer)| layer.mixer)
     }
 
     /// The place of what is a part of another tensor than in checkpoints. `rest`: the name after that of the layer.
@@ -191,7 +198,7 @@ impl Finder<'_> {
             return part(format!("blk.{layer}.ffn_{name}{shared}.weight"), &[rows], 0);
         }
         // By groups.
-        if rest == "mamba.norm.weight" {
+        if rest == "mamba.norm.weight" || rest == "mixer.norm.weight" {
             let MixerSpec::Mamba(mamba) = self.mixer(layer)? else { return None };
             let groups = mamba.num_groups;
             let (tensor, shape) = (format!("blk.{layer}.ssm_norm.weight"), vec![groups, rows / groups]);

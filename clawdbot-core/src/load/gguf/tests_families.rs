@@ -85,6 +85,8 @@ const CASES: &[Case] = &[
     ("glm4_moe", "glm4moe", false, false, |_| {}),
     ("minimax_m2", "minimax-m2", false, false, |_| {}),
     ("qwen3_vl", "qwen3vl", false, false, |_| {}),
+    ("nemotron_h", "nemotron_h", false, false, |_| {}),
+    ("nemotron_h_moe", "nemotron_h_moe", false, false, |_| {}),
 ];
 
 fn plain_rope() -> Value {
@@ -175,6 +177,20 @@ const MODULES: &[(&str, &str)] = &[
     ("self_attn.out_proj", "attn_output"),
     ("self_attn.q_norm", "attn_q_norm"),
     ("self_attn.k_norm", "attn_k_norm"),
+    ("norm", "attn_norm"),
+    ("mixer.in_proj", "ssm_in"),
+    ("mixer.conv1d", "ssm_conv1d"),
+    ("mixer.norm", "ssm_norm"),
+    ("mixer.out_proj", "ssm_out"),
+    ("mixer.q_proj", "attn_q"),
+    ("mixer.k_proj", "attn_k"),
+    ("mixer.v_proj", "attn_v"),
+    ("mixer.o_proj", "attn_output"),
+    ("mixer.up_proj", "ffn_up"),
+    ("mixer.down_proj", "ffn_down"),
+    ("mixer.gate", "ffn_gate_inp"),
+    ("mixer.shared_experts.up_proj", "ffn_up_shexp"),
+    ("mixer.shared_experts.down_proj", "ffn_down_shexp"),
     ("self_attn.q_layernorm", "attn_q_norm"),
     ("self_attn.query_layernorm", "attn_q_norm"),
     ("self_attn.key_layernorm", "attn_k_norm"),
@@ -298,6 +314,7 @@ impl Converter {
             tensor = tensor.map(|x| x + 1.0);
         }
         let of_layer = name.strip_prefix("model.layers.").or(name.strip_prefix("transformer.h."));
+        let of_layer = of_layer.or(name.strip_prefix("backbone.layers."));
         let Some((layer, rest)) = of_layer.and_then(|rest| rest.split_once('.')) else {
             // llama.cpp has no tied output in this family.
             if name == "model.embed_tokens.weight"
@@ -316,6 +333,8 @@ impl Converter {
                 "lm_head.bias" => "output.bias",
                 "model.final_layernorm.weight" | "transformer.ln_f.weight" => "output_norm.weight",
                 "model.final_layernorm.bias" | "transformer.ln_f.bias" => "output_norm.bias",
+                "backbone.embeddings.weight" => "token_embd.weight",
+                "backbone.norm_f.weight" => "output_norm.weight",
                 "transformer.wte.weight" => "token_embd.weight",
                 "transformer.wpe.weight" => "position_embd.weight",
                 "model.embed_tokens_per_layer.weight" => "per_layer_token_embd.weight",
@@ -340,9 +359,9 @@ impl Converter {
             "self_attn.sinks" => return put("attn_sinks.weight", tensor),
             "linear_attn.A_log" => return put("ssm_a", tensor.map(|x| -libm::expf(x))),
             "linear_attn.dt_bias" => return put("ssm_dt.bias", tensor),
-            "mamba.A_log" => return put("ssm_a", tensor.map(|x| -libm::expf(x)).column()),
-            "mamba.D" => return put("ssm_d", tensor.column()),
-            "mamba.dt_bias" => return put("ssm_dt.bias", tensor),
+            "mamba.A_log" | "mixer.A_log" => return put("ssm_a", tensor.map(|x| -libm::expf(x)).column()),
+            "mamba.D" | "mixer.D" => return put("ssm_d", tensor.column()),
+            "mamba.dt_bias" | "mixer.dt_bias" => return put("ssm_dt.bias", tensor),
             "layer_scalar" => return put("layer_output_scale.weight", tensor),
             "router.scale" => return put("ffn_gate_inp.scale", tensor),
             "router.per_expert_scale" => return put("ffn_down_exps.scale", tensor),
@@ -370,7 +389,9 @@ impl Converter {
                 return put(&format!("ffn_up{shared}.weight"), tensor.pick(rows / 2..rows));
             }
             "mlp.gate.e_score_correction_bias" if self.config["scoring_func"] == "softmax" => return,
-            "mlp.gate.e_score_correction_bias" | "block_sparse_moe.e_score_correction_bias" => {
+            "mlp.gate.e_score_correction_bias"
+            | "mixer.gate.e_score_correction_bias"
+            | "block_sparse_moe.e_score_correction_bias" => {
                 return put("exp_probs_b.bias", tensor);
             }
             "post_attention_layernorm.weight" | "post_attention_layernorm.bias" => {
@@ -426,7 +447,7 @@ impl Converter {
         if module.contains("conv") && tensor.shape.len() == 3 {
             tensor = tensor.reshaped(&[tensor.shape[0], tensor.shape[2]]);
         }
-        if module == "mamba.norm" {
+        if module == "mamba.norm" || module == "mixer.norm" {
             let groups = self.size("mamba_n_groups");
             tensor = tensor.reshaped(&[groups, tensor.data.len() / groups]);
         }
@@ -619,6 +640,20 @@ impl Converter {
                 };
                 pair("attention.head_count_kv", u32s(self.layer_types().iter().map(heads)));
             }
+            (None, "nemotron_h" | "nemotron_h_moe") => {
+                let kinds = config["layers_block_type"].as_array().unwrap();
+                let heads = |kind: &Value| if kind == "full_attention" { kv_heads } else { 0 };
+                pair("attention.head_count_kv", u32s(kinds.iter().map(heads)));
+                pair("attention.key_length", typed_u32(head as u32));
+                pair("attention.value_length", typed_u32(head as u32));
+                let size = self.size("intermediate_size") as u32;
+                let sizes = |kind: &Value| if kind == "mlp" || kind == "moe" { size } else { 0 };
+                pair("feed_forward_length", u32s(kinds.iter().map(sizes)));
+                pair(
+                    "ssm.inner_size",
+                    typed_u32((self.size("mamba_n_heads") * self.size("mamba_head_dim")) as u32),
+                );
+            }
             (None, "gemma4") => {
                 let overrides = |layer: usize, key: &str| {
                     let value = config["per_layer_config"][layer.to_string()][key].as_u64();
@@ -672,10 +707,10 @@ impl Converter {
             let own = layers - self.size("num_kv_shared_layers");
             let sizes = (0..layers).map(|layer| size as u32 * if layer < own { 1 } else { 2 });
             pair("feed_forward_length", u32s(sizes));
-        } else if self.family != "qwen35moe" {
+        } else if self.family != "qwen35moe" && !self.family.starts_with("nemotron") {
             pair("feed_forward_length", typed_u32(size as u32));
         }
-        if ["glm4moe", "minimax-m2"].contains(&self.family) {
+        if ["glm4moe", "minimax-m2", "nemotron_h_moe"].contains(&self.family) {
             pair("expert_gating_func", typed_u32(2));
             pair("expert_weights_norm", typed_bool(true));
         }
@@ -771,12 +806,48 @@ fn usual_keys(config: &mut Value) {
     config["rope_parameters"] = plain_rope();
 }
 
+/// Gives Nemotron's settings the keys that Granite has for them.
+fn keys_of_granite(config: &mut Value) {
+    for (own, usual) in [
+        ("layer_norm_epsilon", "rms_norm_eps"),
+        ("conv_kernel", "mamba_d_conv"),
+        ("ssm_state_size", "mamba_d_state"),
+        ("n_groups", "mamba_n_groups"),
+        ("mamba_num_heads", "mamba_n_heads"),
+        ("moe_shared_expert_intermediate_size", "shared_expert_intermediate_size"),
+    ] {
+        config[usual] = config[own].take();
+    }
+    let kinds = config["layers_block_type"].as_array().unwrap();
+    let (count, experts) = (kinds.len(), kinds.iter().any(|kind| kind == "moe"));
+    config["num_hidden_layers"] = count.into();
+    config["rope_parameters"] = plain_rope();
+    if experts {
+        config["intermediate_size"] = config["moe_intermediate_size"].clone();
+    } else {
+        // Those of the class.
+        let of_experts = [
+            "n_routed_experts",
+            "num_experts_per_tok",
+            "moe_intermediate_size",
+            "n_group",
+            "topk_group",
+            "n_shared_experts",
+            "routed_scaling_factor",
+            "shared_expert_intermediate_size",
+        ];
+        of_experts.iter().for_each(|&key| config[key] = Value::Null);
+    }
+}
+
 fn convert(dir: &Path, case: &Case, others: bool) -> GgufWriter {
     let (_, family, pairs, plus_one, _) = *case;
     let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
     let mut config = config.get("text_config").cloned().unwrap_or(config);
-    if family == "gpt2" {
-        usual_keys(&mut config);
+    match family {
+        "gpt2" => usual_keys(&mut config),
+        "nemotron_h" | "nemotron_h_moe" => keys_of_granite(&mut config),
+        _ => {}
     }
     let (experts, activation, out) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     let mut converter = Converter { others, family, pairs, plus_one, config, experts, activation, out };

@@ -4,19 +4,73 @@
 //! Source: transformers 5, `models/nemotron_h/configuration_nemotron_h.py` and `modeling_nemotron_h.py`. It bounds the steps of
 //! Mamba-2 by `time_step_min` where it computes several tokens at once, but not where it continues a text; here nothing does.
 
+use serde_json::json;
+
 use super::deepseek_v3::groups;
 use super::granite::unlimited_steps;
 use super::llama::Keys;
 use super::{Family, architecture, one_of, only, only_str};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::mixers::attention::Attention;
 use crate::spec::mixers::mamba::MambaSpec;
 use crate::spec::names::{self, MambaModules, MlpModules, MoeModules, Names};
 use crate::spec::{AttentionSpec, DecoderSpec, Halves, LayerSpec, MixerSpec, MoeSpec, Scoring, SharedExpert};
 
-pub(super) const FAMILY: Family =
-    Family { architectures: &[architecture("NemotronHForCausalLM", "nemotron_h", parse)], gguf: &[] };
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("NemotronHForCausalLM", "nemotron_h", parse)],
+    gguf: &[
+        GgufFamily { name: "nemotron_h", fields: gguf_dense, ..GGUF },
+        GgufFamily {
+            name: "nemotron_h_moe",
+            keys: &[
+                gguf::EXPERT_SIZE,
+                gguf::SHARED_SIZE,
+                gguf::GATING,
+                "expert_shared_count",
+                "expert_weights_norm",
+                "expert_weights_scale",
+                "expert_group_count",
+                "expert_group_used_count",
+                "moe_latent_size",
+                "ssm.conv_kernel",
+                "ssm.inner_size",
+                "ssm.state_size",
+                "ssm.time_step_rank",
+                "ssm.group_count",
+            ],
+            fields: gguf_experts,
+            ..GGUF
+        },
+    ],
+};
+
+const GGUF: GgufFamily = GgufFamily {
+    architecture: "NemotronHForCausalLM",
+    partial: true,
+    uneven: true,
+    eps: ("attention.layer_norm_rms_epsilon", "layer_norm_epsilon"),
+    names: &[
+        ("backbone.embeddings", "token_embd"),
+        ("backbone.norm_f", "output_norm"),
+        ("norm", "attn_norm"),
+        ("mixer.in_proj", "ssm_in"),
+        ("mixer.conv1d", "ssm_conv1d"),
+        ("mixer.out_proj", "ssm_out"),
+        ("mixer.q_proj", "attn_q"),
+        ("mixer.k_proj", "attn_k"),
+        ("mixer.v_proj", "attn_v"),
+        ("mixer.o_proj", "attn_output"),
+        ("mixer.up_proj", "ffn_up"),
+        ("mixer.down_proj", "ffn_down"),
+        ("mixer.gate", "ffn_gate_inp"),
+        ("mixer.shared_experts.up_proj", "ffn_up_shexp"),
+        ("mixer.shared_experts.down_proj", "ffn_down_shexp"),
+    ],
+    keys: &["ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count"],
+    ..GgufFamily::PLAIN
+};
 
 const NAMES: Names = Names {
     layers: "backbone.layers",
@@ -184,4 +238,79 @@ fn block(kind: &str, mamba: MambaSpec) -> Option<Block> {
         "moe" | "E" => Some(Block::Experts),
         _ => None,
     }
+}
+
+fn gguf_dense(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_blocks(keys, config, "mlp")?;
+    gguf::dense(keys, config)
+}
+
+fn gguf_experts(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf::sigmoid(keys)?;
+    gguf_blocks(keys, config, "moe")?;
+    let groups = keys.opt_u64("expert_group_count")?.unwrap_or(1);
+    let used = match keys.opt_u64("expert_group_used_count")? {
+        None if groups == 1 => 1,
+        None => keys.u64("expert_group_used_count")?,
+        Some(used) => used,
+    };
+    gguf::extend(
+        config,
+        json!({
+            "n_routed_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "n_shared_experts": keys.u64("expert_shared_count")?,
+            "moe_intermediate_size": keys.u64(gguf::EXPERT_SIZE)?,
+            "moe_shared_expert_intermediate_size": keys.u64(gguf::SHARED_SIZE)?,
+            "moe_latent_size": keys.opt_u64("moe_latent_size")?.filter(|&size| size > 0),
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(false),
+            "routed_scaling_factor": keys.opt_f64("expert_weights_scale")?.unwrap_or(1.0),
+            "n_group": groups,
+            "topk_group": used,
+        }),
+    );
+    gguf::value_length(keys, config)
+}
+
+/// What each block is, and the sizes of all; `second`: the kind of blocks with a feed-forward size.
+fn gguf_blocks(keys: &gguf::Keys<'_>, config: &mut gguf::Config, second: &str) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    const INNER: &str = "ssm.inner_size";
+    let count = keys.u64("block_count")?;
+    let of_blocks = |key: &str| match keys.per_layer(key)? {
+        Some(numbers) if numbers.len() as u64 == count => Ok(numbers),
+        _ => Err(keys.invalid(key, "one integer for each layer")),
+    };
+    let (heads, sizes) = (of_blocks(HEADS)?, of_blocks(gguf::FEED_FORWARD)?);
+    let kind = |(&heads, &size): (&u64, &u64)| match (heads, size) {
+        (0, 0) => Ok("mamba"),
+        (_, 0) => Ok("attention"),
+        (0, _) => Ok(second),
+        _ => Err(keys.unsupported(gguf::FEED_FORWARD, "0 for layers with attention")),
+    };
+    let kinds = heads.iter().zip(&sizes).map(kind).collect::<Result<Vec<_>>>()?;
+    let size = sizes.iter().copied().max().unwrap_or(0);
+    if sizes.iter().any(|&other| other != 0 && other != size) {
+        return Err(keys.unsupported(gguf::FEED_FORWARD, "the same for all MLPs"));
+    }
+    let (inner, heads) = (keys.u64(INNER)?, keys.u64("ssm.time_step_rank")?);
+    if heads == 0 || !inner.is_multiple_of(heads) {
+        return Err(keys.invalid(INNER, &format!("a multiple of ssm.time_step_rank, which is {heads}")));
+    }
+    gguf::extend(
+        config,
+        json!({
+            "layers_block_type": kinds,
+            "intermediate_size": size.max(1),
+            "mlp_hidden_act": "relu2",
+            "mlp_bias": keys.some(".ffn_up.bias"),
+            "conv_kernel": keys.u64("ssm.conv_kernel")?,
+            "ssm_state_size": keys.u64("ssm.state_size")?,
+            "n_groups": keys.u64("ssm.group_count")?,
+            "mamba_num_heads": heads,
+            "mamba_head_dim": inner / heads,
+            "use_conv_bias": keys.some(".ssm_conv1d.bias"),
+        }),
+    );
+    Ok(())
 }
