@@ -147,6 +147,65 @@ fn a_conversation_is_saved_from_swap_space() {
     drop(sessions);
 }
 
+/// A conversation that takes all the memory that there is, so that there is none for a second copy of it, or for one page more.
+fn one_that_fills_the_memory(source: &Source, cut: usize) {
+    let free = load(source, RuntimeOptions::default(), &ModelOptions::default());
+    let said = |model: &Model| {
+        let mut session = model.session().unwrap();
+        session.append(prompt(400, 1), AddSpecialTokens::No).unwrap();
+        session.generate(&greedy(5)).unwrap();
+        session
+    };
+    let saved = |session: &Session| {
+        let mut bytes = Vec::new();
+        session.save_to(&mut bytes).unwrap();
+        bytes
+    };
+    let fixed = free.runtime().memory_used();
+    let mut expected = said(&free);
+    let needed = 448 * free.info().plan.kv_bytes_per_token;
+    let budget = (fixed + needed).max(free.runtime().memory_used());
+    let runtime = RuntimeOptions::default().memory_budget(budget).swap_space(64_u64 << 20);
+    let model = load(source, runtime, &ModelOptions::default());
+    let mut session = said(&model);
+    assert_eq!(metrics(&model).swap_outs, 0);
+    // From memory, which may have no room for a copy of a page: it goes to the swap space meanwhile.
+    assert!(saved(&session) == saved(&expected));
+    assert!(metrics(&model).swap_outs > 0 || model.runtime().memory_used() < budget);
+    // From the swap space.
+    let mut other = model.session().unwrap();
+    other.append(prompt(380, 3), AddSpecialTokens::No).unwrap();
+    other.generate(&greedy(5)).unwrap();
+    assert!(metrics(&model).swap_outs > 0);
+    for session in [&mut session, &mut expected] {
+        session.truncate(cut).unwrap();
+    }
+    for _ in 0..2 {
+        assert!(saved(&session) == saved(&expected), "{cut}");
+    }
+    let mut restored = free.restore_session_from(saved(&session).as_slice()).unwrap();
+    for session in [&mut restored, &mut session, &mut expected] {
+        session.append(prompt(3, 2), AddSpecialTokens::No).unwrap();
+    }
+    let expected = expected.generate(&greedy(5)).unwrap();
+    for session in [&mut restored, &mut session] {
+        let found = session.generate(&greedy(5)).unwrap();
+        assert!(bits(&found) == bits(&expected));
+        assert_eq!(found.usage.cached_tokens, cut.min(404));
+    }
+    assert_eq!(metrics(&model).swap_failures, 0);
+}
+
+#[test]
+fn a_conversation_that_fills_the_memory_is_saved_with_all_that_is_cached() {
+    for cut in [405, 404, 384, 300] {
+        one_that_fills_the_memory(&Source::Builtin, cut);
+    }
+    for family in ["gemma4", "lfm2"] {
+        one_that_fills_the_memory(&Source::Path(support::family(family)), 405);
+    }
+}
+
 #[test]
 fn a_directory_that_is_not_there_is_an_error() {
     let nowhere = std::env::temp_dir().join("clawdbot-no-such-directory");

@@ -43,6 +43,16 @@ impl LoosePages {
     }
 }
 
+/// A page of an image that was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StoredPage {
+    pub(crate) group: usize,
+    /// Whether it is in the image that is wanted of it.
+    pub(crate) is_wanted: bool,
+    /// Where in it tokens begin that are not wanted.
+    pub(crate) clear_from: Option<usize>,
+}
+
 impl Group {
     /// Which pages of this group an image of `computed` tokens has.
     fn imaged(&self, computed: usize) -> Range<usize> {
@@ -156,6 +166,37 @@ impl KvCache {
         Ok(PageCopy(copy))
     }
 
+    /// The pages of an image of `stored` tokens, in its order, for an image of the first `wanted` of them. With fewer tokens than
+    /// were stored, the cache is one that can be cut.
+    pub(crate) fn stored_pages(&self, stored: usize, wanted: usize) -> Vec<StoredPage> {
+        let mut pages = Vec::new();
+        for (index, group) in self.groups.iter().enumerate() {
+            let image = group.imaged(wanted);
+            let last = image.end.saturating_sub(1);
+            let cut = Some(wanted % PAGE_TOKENS).filter(|slot| *slot > 0 && !group.is_recurrent());
+            pages.extend(group.imaged(stored).map(|page| StoredPage {
+                group: index,
+                is_wanted: image.contains(&page),
+                clear_from: cut.filter(|_| page == last),
+            }));
+        }
+        pages
+    }
+
+    /// A page to read pages of a group into, one after the other.
+    ///
+    /// # Errors
+    /// As [`KvCache::loose_pages`].
+    pub(crate) fn blank_copy(&mut self, group: usize) -> Result<PageCopy> {
+        little_endian()?;
+        self.loose_page(group).map(PageCopy)
+    }
+
+    /// Makes what `copy`, of a page of that group, holds of tokens from `slot` on zeros.
+    pub(crate) fn clear_copy(&self, group: usize, copy: &mut PageCopy, slot: usize) {
+        self.groups.get(group).into_iter().for_each(|group| group.clear(&mut copy.0.data, slot));
+    }
+
     /// Tables of a sequence whose first tokens are in `loose`.
     pub(crate) fn adopt(&mut self, loose: LoosePages) -> PageTables {
         let LoosePages { computed, pages } = loose;
@@ -187,6 +228,14 @@ impl PageCopy {
     /// Its bytes.
     pub(crate) fn bytes(&self) -> [&[u8]; 2] {
         self.0.data.bytes()
+    }
+
+    /// Fills it with the next page of an image.
+    ///
+    /// # Errors
+    /// Those of `from`.
+    pub(crate) fn read(&mut self, from: &mut dyn Read) -> io::Result<()> {
+        self.0.data.bytes_mut().into_iter().try_for_each(|part| from.read_exact(part))
     }
 }
 
@@ -246,6 +295,37 @@ mod tests {
             }
             cache.trim();
             assert_eq!((cache.usage(), budget.used()), ((0, 0), 0));
+        }
+    }
+
+    #[test]
+    fn shorter_images_are_parts_of_longer_ones() {
+        let attention = LayerState::Attention { window: None, kv_heads: 2, head_dim: 24 };
+        let wide = LayerState::Attention { window: None, kv_heads: 1, head_dim: 40 };
+        for kv_type in [KvType::F32, KvType::Bf16, KvType::Int8] {
+            let mut cache = KvCache::new(kv_type, &[attention, wide], &Budget::new(None)).unwrap();
+            assert!(cache.can_be_cut());
+            let bytes = some_bytes(cache.image_bytes(300));
+            let mut loose = cache.loose_pages(300).unwrap();
+            loose.read(&mut bytes.as_slice()).unwrap();
+            let tables = cache.adopt(loose);
+            for wanted in [1, 64, 100, 128, 299, 300] {
+                let (mut from, mut found) = (bytes.as_slice(), Vec::new());
+                for page in cache.stored_pages(300, wanted) {
+                    let mut copy = cache.blank_copy(page.group).unwrap();
+                    copy.read(&mut from).unwrap();
+                    page.clear_from.iter().for_each(|slot| cache.clear_copy(page.group, &mut copy, *slot));
+                    found.extend(copy.bytes().concat().into_iter().filter(|_| page.is_wanted));
+                }
+                let pages = cache.image(&tables, wanted).unwrap();
+                let mut expected = Vec::new();
+                for (index, page) in pages.iter().enumerate() {
+                    let last = pages.get(index + 1).is_none_or(|next| next.0 != page.0);
+                    let clear_from = Some(wanted % PAGE_TOKENS).filter(|slot| last && *slot > 0);
+                    expected.extend(cache.page_copy(*page, clear_from).unwrap().bytes().concat());
+                }
+                assert!(from.is_empty() && found == expected, "{kv_type} {wanted}");
+            }
         }
     }
 

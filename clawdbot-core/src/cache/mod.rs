@@ -26,7 +26,7 @@ mod sharing;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
-pub(crate) use image::{LoosePages, PageCopy};
+pub(crate) use image::{LoosePages, PageCopy, StoredPage};
 use prefix::PrefixIndex;
 pub(crate) use prefix_image::Stopped;
 pub(crate) use prefix_key::Root;

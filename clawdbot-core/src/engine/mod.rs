@@ -90,7 +90,7 @@ use queue::Queue;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
-pub(crate) use save::{Held, lost};
+pub(crate) use save::{Held, Image, SwappedImage, lost};
 pub(crate) use scores::{NextTokens, Scores, TokenScore};
 pub(crate) use sequence::{Job, Sequence};
 pub(crate) use served::{Resources, Served};

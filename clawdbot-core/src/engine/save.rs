@@ -6,30 +6,48 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::Engine;
 use super::entry::SequenceId;
-use crate::cache::{KvCache, LoosePages, PageCopy, PageId};
+use super::swapped::Swapped;
+use crate::cache::{KvCache, LoosePages, PageCopy, PageId, StoredPage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
+use crate::runtime::Extent;
 
 /// What a sequence is, apart from its pages.
 #[derive(Debug, Clone)]
 pub(crate) struct Held {
     pub(crate) tokens: Vec<u32>,
-    /// Tokens that are in `pages`.
+    /// Tokens that are in its image.
     pub(crate) computed: usize,
-    /// The pages of its image (`cache/image.rs`), with their groups.
-    pub(crate) pages: Vec<(usize, PageId)>,
+    pub(crate) image: Image,
     pub(crate) adapter: Option<Arc<Adapter>>,
     pub(crate) long: bool,
 }
 
+/// Where the image of a sequence is (`cache/image.rs`).
+#[derive(Debug, Clone)]
+pub(crate) enum Image {
+    /// In pages of the cache, with their groups.
+    Cached(Vec<(usize, PageId)>),
+    /// In the swap space, where nobody can take it.
+    Swapped(SwappedImage),
+}
+
+/// An image in the swap space.
+#[derive(Debug, Clone)]
+pub(crate) struct SwappedImage {
+    pub(crate) extent: Arc<Extent>,
+    /// What is in the extent.
+    pub(crate) pages: Vec<StoredPage>,
+}
+
 impl Engine {
-    /// Opens a sequence that begins as the idle sequence `id` is. It loses its pages only when nobody else can spare any.
+    /// Opens a sequence that begins as the idle sequence `id` is. It loses its pages only when nobody else can spare any, and
+    /// leaves them in the swap space where it can.
     ///
     /// # Errors
     /// As [`Engine::fork`].
     pub(crate) fn hold(&mut self, id: SequenceId) -> Result<SequenceId> {
         let held = self.fork(id)?;
-        self.read_back(held).inspect_err(|_| self.close(held))?;
         self.idle(held)?.held = true;
         Ok(held)
     }
@@ -41,17 +59,42 @@ impl Engine {
     pub(crate) fn held(&mut self, id: SequenceId) -> Result<Held> {
         self.idle(id)?;
         let sequence = self.sequences.get(&id).ok_or_else(super::gone)?;
-        let image = match sequence.computed {
-            0 => None,
-            computed => self.cache.image(&sequence.tables, computed),
+        let image = match (&sequence.swapped, sequence.computed) {
+            (Some(swapped), _) => Some(Image::Swapped(self.swapped_image(swapped))),
+            (None, 0) => None,
+            (None, computed) => self.cache.image(&sequence.tables, computed).map(Image::Cached),
         };
         Ok(Held {
             tokens: sequence.tokens.clone(),
-            computed: if image.is_some() { sequence.computed } else { 0 },
-            pages: image.unwrap_or_default(),
+            computed: if image.is_some() { sequence.reach() } else { 0 },
+            image: image.unwrap_or_else(|| Image::Cached(Vec::new())),
             adapter: sequence.adapter.clone(),
             long: sequence.long,
         })
+    }
+
+    fn swapped_image(&self, swapped: &Swapped) -> SwappedImage {
+        let pages = self.cache.stored_pages(swapped.computed, swapped.valid);
+        SwappedImage { extent: Arc::clone(&swapped.extent), pages }
+    }
+
+    /// Where a held sequence, which has lost its pages, has left them. `None` if it has not.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`].
+    pub(crate) fn held_swapped(&mut self, id: SequenceId) -> Result<Option<SwappedImage>> {
+        self.idle(id)?;
+        let swapped = self.sequences.get(&id).and_then(|sequence| sequence.swapped.as_ref());
+        Ok(swapped.map(|swapped| self.swapped_image(swapped)))
+    }
+
+    /// A page to read pages of a group into. It stays when others need memory.
+    ///
+    /// # Errors
+    /// `Closed`, `OutOfBudget`.
+    pub(crate) fn blank_copy(&mut self, group: usize) -> Result<PageCopy> {
+        self.check_open()?;
+        self.cache.blank_copy(group)
     }
 
     /// A copy of a page of a held sequence that had `computed` tokens in its pages. `None` if it has lost them.

@@ -56,12 +56,12 @@ impl Engine {
     pub(super) fn swap_out(&mut self, id: SequenceId) -> bool {
         let Engine { swap: Some(space), sequences, cache, costs, meter, .. } = self else { return false };
         let Some(sequence) = sequences.get_mut(&id) else { return false };
-        // What is gathered over passes starts over without its pages, and what is saved is a copy.
+        // What is gathered over passes starts over without its pages.
         let job = sequence.job.as_ref().filter(|job| !job.is_finished());
         let gathers = job.is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
         let computed = sequence.computed;
         let bytes = cache.image_bytes(computed);
-        if gathers || sequence.held || computed == 0 || !costs.swapping_pays(bytes, computed) {
+        if gathers || computed == 0 || !costs.swapping_pays(bytes, computed) {
             return false;
         }
         let Some(pages) = cache.image(&sequence.tables, computed) else { return false };
@@ -164,7 +164,7 @@ impl Engine {
     }
 
     /// What a sequence has in the swap space is not to be had: its tokens are computed again.
-    pub(super) fn lose_swapped(&mut self, id: SequenceId) {
+    pub(crate) fn lose_swapped(&mut self, id: SequenceId) {
         self.meter.count(|metrics| metrics.swap_failures += 1);
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         if let Some(swapped) = sequence.swapped.take() {
@@ -176,28 +176,6 @@ impl Engine {
                 job.cached = 0;
             }
         }
-    }
-
-    /// Reads the pages of a sequence back now.
-    ///
-    /// # Errors
-    /// `OutOfBudget` without room for them.
-    pub(super) fn read_back(&mut self, id: SequenceId) -> Result<()> {
-        let swapped = self.sequences.get(&id).and_then(|sequence| sequence.swapped.as_ref());
-        let Some(Swapped { extent, computed, valid, .. }) = swapped else { return Ok(()) };
-        let (extent, valid) = (Arc::clone(extent), *valid);
-        let mut pages = self.cache.loose_pages(*computed)?;
-        let mut reader = extent.reader();
-        if pages.read(&mut reader).is_err() || !reader.is_sound() {
-            self.lose_swapped(id);
-            return Ok(());
-        }
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            sequence.swapped = None;
-        }
-        self.meter.count(|metrics| metrics.swap_ins += 1);
-        self.take_back(id, pages, valid);
-        Ok(())
     }
 
     /// Keeps what a sequence has in the swap space of its first `length` tokens.

@@ -83,7 +83,9 @@ fn what_was_restored_is_not_given_to_others() {
     let running = bench.start(id, &prompt(200, 1), 5);
     bench.finish(&running);
     let held = bench.engine.hold(id).unwrap();
-    let Held { tokens, computed, pages, .. } = bench.engine.held(held).unwrap();
+    let Held { tokens, computed, image: Image::Cached(pages), .. } = bench.engine.held(held).unwrap() else {
+        panic!("swapped out")
+    };
     let page = |page| bench.engine.cache.page_bytes_of(page).unwrap().concat();
     let bytes: Vec<u8> = pages.into_iter().flat_map(page).collect();
     [id, held].into_iter().for_each(|id| bench.engine.close(id));

@@ -222,6 +222,12 @@ impl Extent {
         self.bytes
     }
 
+    /// Whether all of it can be read, and is what was written.
+    pub(crate) fn is_sound(&self) -> bool {
+        let mut reader = self.reader();
+        io::copy(&mut reader, &mut io::sink()).is_ok() && reader.is_sound()
+    }
+
     /// Reads it from its beginning.
     pub(crate) fn reader(&self) -> ExtentReader<'_> {
         ExtentReader { extent: self, next: 0, left: self.bytes, checksum: 0, buffer: Vec::new(), at: 0 }
@@ -409,7 +415,7 @@ mod tests {
             [Faults { unreadable: true, ..Faults::default() }, Faults { flipped: true, ..Faults::default() }]
         {
             space.set_faults(faults);
-            assert!(load(&extent).is_none(), "{faults:?}");
+            assert!(load(&extent).is_none() && !extent.is_sound(), "{faults:?}");
         }
         space.set_faults(Faults { full: true, ..Faults::default() });
         let mut writer = space.writer(BLOCK as u64).unwrap();
@@ -417,6 +423,7 @@ mod tests {
         drop(writer);
         space.set_faults(Faults::default());
         assert_eq!((load(&extent).unwrap(), space.used()), (bytes(BLOCK + 77, 1), 2 * BLOCK as u64));
+        assert!(extent.is_sound());
         // A read that stops early proves nothing.
         let mut reader = extent.reader();
         reader.read_exact(&mut [0; 100]).unwrap();

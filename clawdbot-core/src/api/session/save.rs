@@ -20,8 +20,9 @@ use super::slot::Slot;
 use crate::api::loaded::Loaded;
 use crate::api::model::Model;
 use crate::api::saved::{CHECKSUM, Kind, Reader, Writer, is_saved, refuse};
+use crate::cache::{PageCopy, StoredPage};
 use crate::cancel::CancelHandle;
-use crate::engine::{Held, lost};
+use crate::engine::{Held, Image, SwappedImage, lost};
 use crate::error::{Error, Result};
 use crate::forward::adapter::Adapter;
 use crate::load::fingerprint::{Fingerprint, of_adapter};
@@ -74,7 +75,7 @@ impl Session {
         let never = CancelHandle::default();
         let hold = || loaded.engine()?.hold(self.slot.id);
         let slot = Slot::new(Arc::clone(loaded), loaded.when_there_is_room(&never, hold)?);
-        let Held { tokens, computed, pages, adapter, long } = loaded.engine()?.held(slot.id)?;
+        let Held { tokens, computed, image, adapter, long } = held(&slot)?;
         let mut writer = Writer::new(writer, Kind::Session, &numerics).map_err(io)?;
         let mut put = |bytes: &[u8]| writer.write_all(bytes).map_err(io);
         match adapter {
@@ -91,14 +92,80 @@ impl Session {
             let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             put(&bytes)?;
         }
-        for (index, page) in pages.iter().enumerate() {
-            // The engine is locked for one page at a time; writing may take as long as it likes.
-            let last = pages.get(index + 1).is_none_or(|next| next.0 != page.0);
-            let copy = || loaded.engine()?.held_page(slot.id, computed, *page, last);
-            let Some(copy) = loaded.when_there_is_room(&never, copy)? else { return Ok(None) };
-            copy.bytes().into_iter().try_for_each(&mut put)?;
+        let mut put_page = |copy: &PageCopy| copy.bytes().into_iter().try_for_each(&mut put);
+        let (mut written, mut swapped) = (0, None);
+        match image {
+            Image::Swapped(image) => swapped = Some(image),
+            Image::Cached(pages) => {
+                for (index, page) in pages.iter().enumerate() {
+                    // The engine is locked for one page at a time; writing may take as long as it likes.
+                    let last = pages.get(index + 1).is_none_or(|next| next.0 != page.0);
+                    let copy = || loaded.engine()?.held_page(slot.id, computed, *page, last);
+                    let Some(copy) = loaded.when_there_is_room(&never, copy)? else {
+                        swapped = loaded.engine()?.held_swapped(slot.id)?;
+                        if swapped.is_none() {
+                            return Ok(None);
+                        }
+                        break;
+                    };
+                    put_page(&copy)?;
+                    written += 1;
+                }
+            }
+        }
+        if let Some(image) = swapped {
+            put_swapped(loaded, &image, written, &mut put_page)?;
         }
         writer.finish().map(Some).map_err(io)
+    }
+}
+
+/// What the held sequence of `slot` is now. What it has in the swap space, and cannot be read, is computed after restoring.
+fn held(slot: &Slot) -> Result<Held> {
+    let held = slot.loaded.engine()?.held(slot.id)?;
+    match &held.image {
+        Image::Swapped(image) if !image.extent.is_sound() => {
+            let mut engine = slot.loaded.engine()?;
+            engine.lose_swapped(slot.id);
+            engine.held(slot.id)
+        }
+        _ => Ok(held),
+    }
+}
+
+/// Writes an image from the swap space, without its first `written` pages. It needs memory for one page, whatever its length.
+///
+/// # Errors
+/// Those of `put_page`; `OutOfBudget`; `Io` if it cannot be read, or is not what was written.
+fn put_swapped(
+    loaded: &Loaded,
+    image: &SwappedImage,
+    written: usize,
+    put_page: &mut dyn FnMut(&PageCopy) -> Result<()>,
+) -> Result<()> {
+    let failed = |error| Error::stream("swap space", error);
+    let mut reader = image.extent.reader();
+    let mut number = 0;
+    for pages in image.pages.chunk_by(|a, b| a.group == b.group) {
+        let Some(StoredPage { group, .. }) = pages.first().copied() else { continue };
+        let blank = || loaded.engine()?.blank_copy(group);
+        let mut copy = loaded.when_there_is_room(&CancelHandle::default(), blank)?;
+        for page in pages {
+            copy.read(&mut reader).map_err(failed)?;
+            if let Some(slot) = page.clear_from {
+                loaded.engine()?.cache().clear_copy(group, &mut copy, slot);
+            }
+            if page.is_wanted {
+                if number >= written {
+                    put_page(&copy)?;
+                }
+                number += 1;
+            }
+        }
+    }
+    match reader.is_sound() {
+        true => Ok(()),
+        false => Err(failed(std::io::ErrorKind::InvalidData.into())),
     }
 }
 
