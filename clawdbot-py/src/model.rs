@@ -261,7 +261,7 @@ impl Model {
     }
 
     /// As `generate` for one prompt, awaited: a coroutine that gives the Completion, for asyncio. The runtime's option `driver` must be
-    /// `thread`. Cancelling the task that awaits it cancels the request.
+    /// `thread`. Cancelling the task that awaits it cancels the request. `deadline_ms` counts from the call, not from when it is awaited.
     #[pyo3(signature = (prompt, options=None, **opts))]
     fn generate_async<'py>(
         &self,
@@ -273,7 +273,7 @@ impl Model {
         let prompt = prompt::one(prompt, "prompt")?;
         let options = options::generate(options::STREAM, py, options, opts)?;
         let model = self.0.clone();
-        awaited::completion(py, move || model.submit(prompt, &options))
+        awaited::completion(py, move |called| model.submit_since(prompt, &options, called))
     }
 
     /// As `chat`, awaited: see `generate_async`.
@@ -290,7 +290,7 @@ impl Model {
         let chat = chat(messages, tools, variables, None)?;
         let options = options::generate(Call::Chat, py, options, opts)?;
         let model = self.0.clone();
-        awaited::completion(py, move || model.chat_submit(&chat, &options))
+        awaited::completion(py, move |called| model.chat_submit_since(&chat, &options, called))
     }
 
     /// Generates the next message of a conversation. `Session.chat` does so from what it has computed already.

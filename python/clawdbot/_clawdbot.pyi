@@ -917,7 +917,7 @@ class Model:
         **opts: Unpack[GenerateOptions],
     ) -> Coroutine[Any, Any, Completion]:
         """As `generate` for one prompt, awaited: a coroutine that gives the Completion, for asyncio. The runtime's option `driver` must be
-        `thread`. Cancelling the task that awaits it cancels the request.
+        `thread`. Cancelling the task that awaits it cancels the request. `deadline_ms` counts from the call, not from when it is awaited.
         """
     def chat_async(
         self,

@@ -73,6 +73,20 @@ def test_a_coroutine_is_what_asyncio_takes(driven):
     assert asyncio.run(main()).finish_reason == "length"
 
 
+def test_a_deadline_counts_from_the_call(driven):
+    async def main():
+        coroutines = [
+            driven.generate_async(PROMPT, max_tokens=900, deadline_ms=50, **GREEDY),
+            driven.chat_async([{"role": "user", "content": "Hello"}], max_tokens=400, deadline_ms=50, **GREEDY),
+        ]
+        await asyncio.sleep(0.2)
+        return await asyncio.gather(*coroutines)
+
+    for completion in asyncio.run(main()):
+        assert (completion.finish_reason, completion.token_ids) == ("deadline", [])
+        assert completion.options["deadline_ms"] == 50
+
+
 def test_the_loop_goes_on_meanwhile(driven):
     async def main():
         task = asyncio.ensure_future(driven.generate_async(PROMPT, max_tokens=300, **GREEDY))

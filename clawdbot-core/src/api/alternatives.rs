@@ -55,16 +55,14 @@ impl Alternatives {
         // Each completion begins with the logits of the last token.
         let common = tokens.split_last().map_or(&[][..], |(_, common)| common);
         let (base, usage) = Session::filled(Arc::clone(loaded), common, &options, cancel)?;
-        let spent = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let begin = |index| {
-            let mut own = options.of_completion(index, seed);
-            own.deadline_ms = own.deadline_ms.map(|ms| ms.saturating_sub(spent));
+            let own = options.of_completion(index, seed);
             let mut session = base.fork()?;
             session.request_from(
                 Some(tokens.clone()),
                 reply.clone(),
                 &own,
-                Delivery::AtTheEnd,
+                Delivery::at_the_end_since(began),
                 cancel.ticket(),
             )
         };
@@ -106,7 +104,6 @@ impl Ending {
                 completion.logprobs = None;
                 completion.options.insert("logprobs".to_owned(), Value::Null);
             }
-            completion.options.insert("deadline_ms".to_owned(), options.deadline_ms.into());
         }
         let mut completions = completions.into_iter();
         let mut first =

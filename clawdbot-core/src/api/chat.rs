@@ -1,5 +1,7 @@
 //! Conversations: messages, which the model's chat template renders, and their answers.
 
+use std::time::Instant;
+
 use serde_json::{Map, Value};
 
 use super::alternatives::Alternatives;
@@ -192,8 +194,21 @@ impl Model {
     /// # Errors
     /// As [`Model::chat_stream`].
     pub fn chat_submit(&self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
+        self.chat_submit_since(chat, options, Instant::now())
+    }
+
+    /// As [`Model::chat_submit`], for a call that was made at `called` and handed to this thread: its deadline counts from then.
+    ///
+    /// # Errors
+    /// As [`Model::chat_stream`].
+    pub fn chat_submit_since(
+        &self,
+        chat: &Chat,
+        options: &GenerateOptions,
+        called: Instant,
+    ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
-        session.chat_request(chat, options, Delivery::AtTheEnd, &CancelHandle::default())
+        session.chat_request(chat, options, Delivery::at_the_end_since(called), &CancelHandle::default())
     }
 
     /// Generates the next message of a conversation. [`Session::chat`](crate::Session::chat) does so from what it has computed already.
@@ -222,7 +237,7 @@ impl Model {
             return Alternatives::begin(&loaded, tokens, &options, &reply, cancel)?.finish();
         }
         let mut session = Session::once(self.generating()?)?;
-        session.chat_request(chat, options, Delivery::AtTheEnd, cancel)?.finish()
+        session.chat_request(chat, options, Delivery::at_the_end(), cancel)?.finish()
     }
 }
 
@@ -234,7 +249,7 @@ impl Session {
     /// # Errors
     /// As [`Model::chat_stream`]; the session is as before then.
     pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
-        self.chat_request(chat, options, Delivery::EachToken, &CancelHandle::default())
+        self.chat_request(chat, options, Delivery::each_token(), &CancelHandle::default())
     }
 
     /// Generates the next message of a conversation, as [`Session::chat_stream`].
@@ -242,7 +257,7 @@ impl Session {
     /// # Errors
     /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
-        self.chat_request(chat, options, Delivery::AtTheEnd, &CancelHandle::default())?.finish()
+        self.chat_request(chat, options, Delivery::at_the_end(), &CancelHandle::default())?.finish()
     }
 
     fn chat_request(

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::iter::{Enumerate, Peekable};
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use super::alternatives::{Alternatives, Ending};
 use super::items::Item;
@@ -40,7 +41,7 @@ impl Model {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken, &CancelHandle::default())
+        self.request(prompt.into(), options, Delivery::each_token(), &CancelHandle::default())
     }
 
     /// As [`Model::stream`], with the completion as the only event: for callers that await it alone.
@@ -48,7 +49,20 @@ impl Model {
     /// # Errors
     /// As [`Model::stream`].
     pub fn submit(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, &CancelHandle::default())
+        self.submit_since(prompt, options, Instant::now())
+    }
+
+    /// As [`Model::submit`], for a call that was made at `called` and handed to this thread: its deadline counts from then.
+    ///
+    /// # Errors
+    /// As [`Model::stream`].
+    pub fn submit_since(
+        &self,
+        prompt: impl Into<Prompt>,
+        options: &GenerateOptions,
+        called: Instant,
+    ) -> Result<Stream> {
+        self.request(prompt.into(), options, Delivery::at_the_end_since(called), &CancelHandle::default())
     }
 
     fn request(
@@ -73,7 +87,7 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<(Vec<Stream>, Option<Ending>)> {
         if options.completions() == 1 {
-            let stream = self.request(prompt, options, Delivery::AtTheEnd, cancel)?;
+            let stream = self.request(prompt, options, Delivery::at_the_end(), cancel)?;
             return Ok((vec![stream], None));
         }
         let Alternatives { streams, ending } = self.alternatives(prompt, options, cancel)?;
@@ -119,7 +133,7 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<Completion> {
         match options.completions() {
-            1 => self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish(),
+            1 => self.request(prompt.into(), options, Delivery::at_the_end(), cancel)?.finish(),
             _ => self.alternatives(prompt.into(), options, cancel)?.finish(),
         }
     }
@@ -276,6 +290,8 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::api::Chat;
     use crate::event::{Event, FinishReason};
@@ -338,10 +354,31 @@ mod tests {
         let found = model.chat_until(&chat, &greedy(3), &cancel).unwrap();
         assert_eq!(found, model.chat(&chat, &greedy(3)).unwrap());
         // Nor does closing the model.
-        let stream = model.request("Once".into(), &greedy(90), Delivery::EachToken, &cancel).unwrap();
+        let stream = model.request("Once".into(), &greedy(90), Delivery::each_token(), &cancel).unwrap();
         model.close();
         assert_eq!(stream.finish().unwrap().finish_reason, FinishReason::Cancelled);
         assert!(!cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_call() {
+        let model = Model::builtin().unwrap();
+        let chat = Chat::new(serde_json::json!([{"role": "user", "content": "Hello"}]));
+        let options = greedy(5).deadline_ms(600_000_u64);
+        let begin = |called| {
+            let streams = [
+                model.submit_since("Once", &options, called).unwrap(),
+                model.chat_submit_since(&chat, &options, called).unwrap(),
+            ];
+            streams.map(|stream| stream.finish().unwrap())
+        };
+        let now = Instant::now();
+        assert!(begin(now).iter().all(|found| found.finish_reason == FinishReason::Length));
+        let Some(called) = now.checked_sub(Duration::from_secs(601)) else { return };
+        for found in begin(called) {
+            assert_eq!((found.finish_reason, found.token_ids.len()), (FinishReason::Deadline, 0));
+            assert_eq!(found.options["deadline_ms"], 600_000);
+        }
     }
 
     #[test]

@@ -130,9 +130,7 @@ impl Job {
     /// A request to generate. `text` is `None` for a model without a tokenizer.
     pub(crate) fn generate(options: Resolved, prompt_end: usize, text: Option<JobText>) -> Self {
         let submitted = Instant::now();
-        // None that is further away than the clock can tell.
-        let deadline = options.deadline_ms.and_then(|ms| submitted.checked_add(Duration::from_millis(ms)));
-        Job {
+        let mut job = Job {
             options,
             prompt_end,
             cached: 0,
@@ -153,7 +151,7 @@ impl Job {
             most_rows: usize::MAX,
             charged: 0,
             reached: 0,
-            deadline,
+            deadline: None,
             prefill_started: None,
             first_token: None,
             last_token: None,
@@ -161,7 +159,16 @@ impl Job {
             guesses: Guesses::default(),
             drafts: 0,
             accepted: [0; MAX_DRAFTS],
-        }
+        };
+        job.count_deadline_from(submitted);
+        job
+    }
+
+    /// Lets its deadline count from `since`, not from when it was made.
+    pub(crate) fn count_deadline_from(&mut self, since: Instant) {
+        // None that is further away than the clock can tell.
+        let deadline = self.options.deadline_ms.map(Duration::from_millis);
+        self.deadline = deadline.and_then(|after| since.checked_add(after));
     }
 
     /// A request for the scores of `tokens` tokens, which go into `scores`.

@@ -34,12 +34,30 @@ pub use stream::Stream;
 pub(crate) use stream::run_together;
 use stream::{last_event, next_event, stopped};
 
-/// Which events a caller wants to see.
+/// Which events a caller wants to see, and when it asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    EachToken,
+pub(crate) struct Delivery {
     /// The completion alone.
-    AtTheEnd,
+    at_the_end: bool,
+    /// From then on, its deadline counts.
+    since: Instant,
+}
+
+impl Delivery {
+    /// All events, asked for now.
+    pub(crate) fn each_token() -> Self {
+        Delivery { at_the_end: false, since: Instant::now() }
+    }
+
+    /// The completion alone, asked for now.
+    pub(crate) fn at_the_end() -> Self {
+        Delivery::at_the_end_since(Instant::now())
+    }
+
+    /// The completion alone, asked for at `since`.
+    pub(crate) fn at_the_end_since(since: Instant) -> Self {
+        Delivery { at_the_end: true, since }
+    }
 }
 
 /// A conversation: its tokens, and their keys and values in the model's cache.
@@ -132,7 +150,7 @@ impl Session {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`.
     pub fn stream(&mut self, options: &GenerateOptions) -> Result<Stream> {
-        self.request(options, Delivery::EachToken, Ticket::default())
+        self.request(options, Delivery::each_token(), Ticket::default())
     }
 
     pub(crate) fn loaded(&self) -> &Loaded {
@@ -228,7 +246,8 @@ impl Session {
         let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);
         job.constrained = constrained;
-        job.quiet = delivery == Delivery::AtTheEnd;
+        job.quiet = delivery.at_the_end;
+        job.count_deadline_from(delivery.since);
         job.ticket = ticket;
         let replaced = whole.is_some();
         if let Some(whole) = whole {
@@ -258,7 +277,7 @@ impl Session {
     /// # Errors
     /// As [`Session::stream`], and what may happen while computing: `OutOfBudget`, `NonFinite`.
     pub fn generate(&mut self, options: &GenerateOptions) -> Result<Completion> {
-        self.request(options, Delivery::AtTheEnd, Ticket::default())?.finish()
+        self.request(options, Delivery::at_the_end(), Ticket::default())?.finish()
     }
 
     /// All tokens of the conversation, prompts and outputs.
