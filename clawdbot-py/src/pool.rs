@@ -19,8 +19,11 @@ use crate::{objects, options};
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct ModelPool(core::ModelPool);
 
-/// Seconds as a duration.
+/// Seconds as a duration. Infinity is one that no clock reaches.
 fn seconds(found: f64, name: &str) -> PyResult<Duration> {
+    if found == f64::INFINITY {
+        return Ok(Duration::MAX);
+    }
     Duration::try_from_secs_f64(found)
         .map_err(|_| invalid_argument(format!("{name}: expected seconds, 0 or more, found {found}")))
 }
@@ -35,7 +38,8 @@ impl ModelPool {
     /// Adds a model, which is loaded when it is first asked for. No path and no shape: the built-in model.
     ///
     /// `pin`: it stays once it is loaded, whatever others need and however long nobody uses it. `idle_unload`: seconds without a
-    /// user after which it is unloaded; with the option `driver` `caller` that happens at the next `get`.
+    /// user after which it is unloaded; with the option `driver` `caller` that happens at the next `get`. Never with None, the
+    /// default, or infinity.
     /// `instances`: mappings with options of further instances, which share the weights and have limits of their own.
     /// Options as of `Runtime.load`.
     #[pyo3(signature = (name, path=None, *, shape=None, pin=false, idle_unload=None, instances=None, **options))]
@@ -70,12 +74,13 @@ impl ModelPool {
     /// or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
     ///
     /// One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
-    /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody. `add` does not
-    /// look at files: a path that is missing (`NotFound`) and options that the model or an instance cannot have (`InvalidArgument`)
-    /// are errors of the first `get`.
+    /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody; with None or
+    /// infinity, without end, unless Ctrl-C ends it. `add` does not look at files: a path that is missing (`NotFound`) and options that
+    /// the model or an instance cannot have (`InvalidArgument`) are errors of the first `get`.
     #[pyo3(signature = (name, timeout=0.0))]
-    fn get(&self, py: Python<'_>, name: String, timeout: f64) -> PyResult<Model> {
-        let (wait, cancel) = (seconds(timeout, "timeout")?, core::CancelHandle::default());
+    fn get(&self, py: Python<'_>, name: String, timeout: Option<f64>) -> PyResult<Model> {
+        let wait = seconds(timeout.unwrap_or(f64::INFINITY), "timeout")?;
+        let cancel = core::CancelHandle::default();
         let (pool, handle) = (self.0.clone(), cancel.clone());
         interruptible(py, &[cancel], move || pool.get_until(&name, wait, &handle)).map(Model::new)
     }

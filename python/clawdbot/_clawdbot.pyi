@@ -423,18 +423,19 @@ class ModelPool:
         """Adds a model, which is loaded when it is first asked for. No path and no shape: the built-in model.
 
         `pin`: it stays once it is loaded, whatever others need and however long nobody uses it. `idle_unload`: seconds without a
-        user after which it is unloaded; with the option `driver` `caller` that happens at the next `get`.
+        user after which it is unloaded; with the option `driver` `caller` that happens at the next `get`. Never with None, the
+        default, or infinity.
         `instances`: mappings with options of further instances, which share the weights and have limits of their own.
         Options as of `Runtime.load`.
         """
-    def get(self, name: str, timeout: float = 0.0) -> Model:
+    def get(self, name: str, timeout: float | None = 0.0) -> Model:
         """A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, or a session
         or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
 
         One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
-        `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody. `add` does not
-        look at files: a path that is missing (`NotFound`) and options that the model or an instance cannot have (`InvalidArgument`)
-        are errors of the first `get`.
+        `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody; with None or
+        infinity, without end, unless Ctrl-C ends it. `add` does not look at files: a path that is missing (`NotFound`) and options that
+        the model or an instance cannot have (`InvalidArgument`) are errors of the first `get`.
         """
     def unload(self, name: str) -> bool:
         """Unloads a model that nobody uses, be it pinned. Says whether it is not loaded now."""

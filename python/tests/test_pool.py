@@ -69,6 +69,22 @@ def test_instances_and_idle_models():
     assert another.generate("Once", **GREEDY).token_ids
 
 
+@pytest.mark.parametrize("timeout", [None, float("inf")])
+def test_waiting_without_end(timeout):
+    models = pool(1)
+    for name in "ab":
+        models.add(name, idle_unload=float("inf"), **SMALL)
+    a = models.get("a")
+    found = []
+    waiting = threading.Thread(target=lambda: found.append(models.get("b", timeout=timeout)))
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive() and not found
+    a.close()
+    waiting.join()
+    assert len(found) == 1 and loaded(models) == ["b"]
+
+
 def test_wrong_arguments():
     models = pool(1)
     models.add("a")
@@ -85,5 +101,10 @@ def test_wrong_arguments():
     for call in (models.get, models.unload, models.remove):
         with pytest.raises(clawdbot.InvalidArgument, match=r"name of a model of the pool \(a\), found \"d\""):
             call("d")
-    with pytest.raises(clawdbot.InvalidArgument, match="timeout"):
-        models.get("a", timeout=-1.0)
+    for wrong in (-1.0, float("nan"), float("-inf"), 1e300):
+        with pytest.raises(clawdbot.InvalidArgument, match="timeout"):
+            models.get("a", timeout=wrong)
+        with pytest.raises(clawdbot.InvalidArgument, match="idle_unload"):
+            models.add("b", idle_unload=wrong)
+    with pytest.raises(TypeError):
+        models.get("a", timeout="1")
