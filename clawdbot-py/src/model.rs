@@ -529,7 +529,8 @@ impl Model {
         objects::to_py_object(py, &serde_json::json!(self.0.info()))
     }
 
-    /// Cancels running requests and frees the model; everything else then raises `Closed`.
+    /// Cancels running requests and frees the model; everything else then raises `Closed`. The weights stay in memory until the last
+    /// of its sessions, streams (those that have ended, too) and instances is closed or freed; instances go on.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

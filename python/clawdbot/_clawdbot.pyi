@@ -1105,7 +1105,9 @@ class Model:
     def info(self) -> dict[str, Any]:
         """Facts about the model, as a dict; sizes in bytes."""
     def close(self) -> None:
-        """Cancels running requests and frees the model; everything else then raises `Closed`."""
+        """Cancels running requests and frees the model; everything else then raises `Closed`. The weights stay in memory until the last
+        of its sessions, streams (those that have ended, too) and instances is closed or freed; instances go on.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, *_exception: type[BaseException] | BaseException | TracebackType | None

@@ -249,7 +249,22 @@ def test_closed_model():
             call()
     assert own.info["vocab_size"] == 1024
     assert tokenizer.encode("dog")
+    assert runtime.memory_used >= own.info["weights_bytes"], "the session keeps the weights"
     session.close()
+    assert runtime.memory_used == 0
+
+
+def test_streams_and_instances_keep_the_weights():
+    own = clawdbot.Model.from_pretrained()
+    runtime, weights = own.runtime, own.info["weights_bytes"]
+    stream, instance = own.stream(PROMPT, max_tokens=2, temperature=0), own.instance()
+    assert len(list(stream)) > 2
+    own.close()
+    assert "weights" in clawdbot.Model.close.__doc__
+    assert instance.generate(PROMPT, max_tokens=1).token_ids
+    instance.close()
+    assert runtime.memory_used >= weights, "the stream keeps the weights"
+    stream.close()
     assert runtime.memory_used == 0
 
 
