@@ -29,6 +29,9 @@ fn counts_are_those_of_the_requests() {
         prompt_tokens += model.generate(prompt(4), &late).unwrap().usage.prompt_tokens as u64;
         let metrics = runtime.metrics();
         assert_eq!((metrics.models.len(), metrics.memory_used), (2, runtime.memory_used()));
+        let ids = metrics.models.iter().map(|model| model.id).collect::<Vec<_>>();
+        assert_eq!(ids, [model.info().id, other.info().id]);
+        assert!(ids[0] < ids[1] && metrics.models[0].model == metrics.models[1].model);
         let found = &metrics.models[0];
         assert_eq!((found.prompt_tokens, found.cached_tokens), (prompt_tokens, cached));
         let outcomes = &found.requests;

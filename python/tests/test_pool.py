@@ -57,6 +57,9 @@ def test_instances_and_idle_models():
     models = pool(5, driver="thread")
     models.add("a", instances=[{"max_batch": 1}], idle_unload=0.05, **SMALL)
     handles = [models.get("a") for _ in range(2)]
+    metrics = models.runtime.metrics()["models"]
+    assert {model["id"] for model in metrics} == {model.info["id"] for model in handles}
+    assert [model["pool_name"] for model in metrics] == ["a", "a"]
     assert models.status()[0]["users"] == [1, 1]
     assert sorted(model.max_batch for model in handles) == [1, 4]
     another = handles[0].instance(max_batch=2)

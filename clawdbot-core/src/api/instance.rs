@@ -184,6 +184,7 @@ impl Loaded {
         plan.embedding = EmbeddingInfo::new(&self.embedding, spec.pooled_size(), max_context);
         drop(cache);
         let (shared, meter) = (Arc::clone(&self.shared), self.runtime.meter(&self.name));
+        info.id = meter.id();
         let loaded = self.runtime.instance(shared, options, max_context, reservation, meter)?;
         Ok((loaded, info))
     }

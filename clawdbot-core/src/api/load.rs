@@ -184,9 +184,7 @@ impl Runtime {
         let bos = defaults.bos_token_id.or(spec.bos);
         let draft_bytes = role.draft_bytes();
         let plan = Plan { draft_bytes, load_bytes: plan.load_bytes.saturating_add(draft_bytes), ..plan };
-        let info =
-            ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
-        self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
+        self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", plan.parameters));
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
@@ -194,6 +192,8 @@ impl Runtime {
             Role::Requests(draft, mtp) => (draft, mtp, self.meter(&name)),
             Role::Drafts => (None, None, Meter::default()),
         };
+        let (vocab_size, eos_token_ids) = (spec.vocab_size, eos.clone());
+        let info = ModelInfo { id: meter.id(), vocab_size, bos_token_id: bos, eos_token_ids, plan };
         let decoder = Arc::new(decoder);
         let mtp = mtp.map(|parts| {
             let (decoder, drawable) = (Arc::clone(&decoder), drawable.clone());

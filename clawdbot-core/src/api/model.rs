@@ -43,6 +43,8 @@ struct Held {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ModelInfo {
+    /// Its number among the models and instances that its runtime has loaded, from 1: also that of its metrics.
+    pub id: u64,
     /// What it would have cost, and did.
     #[serde(flatten)]
     pub plan: Plan,

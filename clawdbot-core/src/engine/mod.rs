@@ -466,6 +466,11 @@ impl Engine {
         Arc::clone(&self.urgency)
     }
 
+    /// Where it counts.
+    pub(crate) fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
     /// Says in the meter how many requests there are, and what they hold, and how urgent they are.
     fn measure(&self) {
         let jobs = self.sequences.values().filter(|sequence| sequence.makes_progress());

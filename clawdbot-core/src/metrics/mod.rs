@@ -3,6 +3,7 @@
 mod energy;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
@@ -73,6 +74,10 @@ pub struct Outcomes {
 pub struct ModelMetrics {
     /// Name of the model.
     pub model: String,
+    /// Its number among the models and instances that the runtime has loaded, from 1: also that of its `ModelInfo`.
+    pub id: u64,
+    /// The name under which a pool has loaded it.
+    pub pool_name: Option<String>,
     /// How requests have ended.
     pub requests: Outcomes,
     /// Requests that have begun and not ended, after the latest pass.
@@ -171,6 +176,11 @@ impl Meter {
         change(&mut self.model.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// The number of its model; 0 for one that is not listed.
+    pub(crate) fn id(&self) -> u64 {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner).id
+    }
+
     /// A pass begins.
     pub(crate) fn begin_pass(&self, now: Instant) {
         self.energy.iter().for_each(|energy| energy.begin(now));
@@ -207,6 +217,8 @@ impl Meter {
 #[derive(Debug)]
 pub(crate) struct Meters {
     models: Mutex<Vec<Weak<Mutex<ModelMetrics>>>>,
+    /// How many there were.
+    count: AtomicU64,
     energy: Option<Arc<Energy>>,
 }
 
@@ -217,14 +229,16 @@ impl Meters {
     }
 
     fn with_energy(energy: Option<Energy>) -> Self {
-        Meters { models: Mutex::default(), energy: energy.map(Arc::new) }
+        Meters { models: Mutex::default(), count: AtomicU64::new(0), energy: energy.map(Arc::new) }
     }
 
     /// A meter for a model of that name, which is listed as long as the model is there.
     pub(crate) fn add(&self, model: &str) -> Meter {
         let meter = Meter { energy: self.energy.clone(), ..Meter::default() };
-        meter.count(|metrics| model.clone_into(&mut metrics.model));
         let mut all = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, so that they are listed by their numbers.
+        let id = self.count.fetch_add(1, Ordering::Relaxed) + 1;
+        meter.count(|metrics| (metrics.model, metrics.id) = (model.to_owned(), id));
         all.retain(|meter| meter.strong_count() > 0);
         all.push(Arc::downgrade(&meter.model));
         meter
@@ -274,6 +288,8 @@ mod tests {
         assert_eq!(read.iter().map(|model| model.model.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!((read[0].generated_tokens, read[0].inter_token_seconds.count), (2, 1));
         drop(a);
-        assert_eq!(meters.read().len(), 1);
+        // Numbers are not given again.
+        let _c = meters.add("b");
+        assert_eq!(meters.read().iter().map(|model| model.id).collect::<Vec<_>>(), [2, 3]);
     }
 }

@@ -88,6 +88,9 @@ impl Pool {
         let handle = match &loaded {
             Ok(instances) => {
                 for instance in instances {
+                    let engine = instance.loaded.engine.lock().unwrap_or_else(PoisonError::into_inner);
+                    engine.meter().count(|metrics| metrics.pool_name = Some(name.to_owned()));
+                    drop(engine);
                     let pool: Weak<Pool> = Arc::downgrade(self);
                     instance.loaded.users.when_freed(Box::new(move || {
                         if let Some(pool) = pool.upgrade() {

@@ -89,7 +89,7 @@ fn what_was_used_longest_ago_gives_way() {
 }
 
 #[test]
-fn pinned_models_stay_and_others_are_not_unloaded_in_vain() {
+fn pinned_models_stay_andanothers_are_not_unloaded_in_vain() {
     let pool = pool(5, Driver::Caller);
     pool.add("pinned", PoolModel::new(Source::Builtin, options()).pin(true)).unwrap();
     pool.add("other", PoolModel::new(Source::Builtin, options())).unwrap();
@@ -145,6 +145,14 @@ fn instances_share_the_weights_and_the_requests() {
     let texts: Vec<_> =
         handles.iter().map(|model| model.generate("Once", &greedy()).unwrap().token_ids).collect();
     assert!(texts.windows(2).all(|pair| pair[0] == pair[1]));
+    // Metrics tell them from each other, and say where they are from.
+    let another = pool.runtime().load(&Source::Builtin, &options()).unwrap();
+    let found = pool.runtime().metrics().models;
+    let of_pool = |id| found.iter().find(|model| model.id == id).unwrap().pool_name.as_deref();
+    assert!(handles.iter().all(|model| of_pool(model.info().id) == Some("a")));
+    let ids: Vec<u64> = found.iter().map(|model| model.id).collect();
+    assert_eq!((ids, of_pool(another.info().id)), (vec![1, 2, 3, 4], None));
+    drop(another);
     // Closing gives up the handle, not the model.
     handles[0].close();
     assert_eq!(handles[0].session().unwrap_err().kind(), ErrorKind::Closed);
