@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawdbot_core::{
-    AddSpecialTokens, CancelHandle, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions,
-    Prompt, Runtime, RuntimeOptions, Source,
+    AddSpecialTokens, CancelHandle, Driver, ErrorKind, Event, FinishReason, GenerateOptions, Model,
+    ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
 };
 
 fn runtime(options: RuntimeOptions) -> Runtime {
@@ -379,6 +379,45 @@ fn a_forked_child_gets_an_error_and_no_hang() {
     };
     assert_eq!(status, 0, "the child's answer");
     assert_eq!(model.generate("Once", &greedy(2)).unwrap().token_ids.len(), 2, "the parent goes on");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_knows_what_was_cancelled() {
+    for driver in [Driver::Caller, Driver::Thread] {
+        let runtime = runtime(RuntimeOptions::default().driver(driver));
+        let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+        let mut running = model.stream("Once", &greedy(900)).unwrap();
+        let mut stopped = model.stream("Once", &greedy(900)).unwrap();
+        let mut ended = model.stream("Once", &greedy(2)).unwrap();
+        while ended.next_event().unwrap().is_some() {}
+        stopped.cancel_handle().cancel();
+        let expected = |error: clawdbot_core::Error| {
+            error.kind() == ErrorKind::Cancelled && error.message().starts_with("the request was cancelled")
+        };
+        // SAFETY: the child calls only what is tested, and leaves by `_exit`.
+        #[allow(unsafe_code, reason = "fork is what is tested")]
+        let status = unsafe {
+            match libc::fork() {
+                0 => {
+                    let forked = running.next_event().map_err(|error| error.kind());
+                    let cancelled = stopped.next_event().is_err_and(expected);
+                    let end = ended.next_event();
+                    let right =
+                        forked == Err(ErrorKind::ForkedRuntime) && cancelled && matches!(end, Ok(None));
+                    libc::_exit(i32::from(!right))
+                }
+                child => {
+                    let mut status = 0;
+                    assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                    status
+                }
+            }
+        };
+        assert_eq!(status, 0, "the child's answer with {driver}");
+        assert_eq!(stopped.finish().unwrap().finish_reason, FinishReason::Cancelled);
+        assert!(running.next_event().unwrap().is_some());
+    }
 }
 
 /// A model whose budget leaves room for its weights, scratch and `pages` pages.

@@ -167,6 +167,8 @@ def test_fork(model):
     expected = model.generate(PROMPT, max_tokens=5, temperature=0).token_ids
     stream = model.stream(PROMPT, max_tokens=50, temperature=0)
     next(stream)
+    stopped = model.stream(PROMPT, max_tokens=50, temperature=0)
+    stopped.cancel()
     child = os.fork()
     if child == 0:
         code = 1
@@ -184,6 +186,11 @@ def test_fork(model):
                 except clawdbot.ForkedRuntime:
                     continue
                 os._exit(code)
+            try:
+                list(stopped)
+                os._exit(21)
+            except clawdbot.Cancelled:
+                pass
             own = clawdbot.Model.from_pretrained()
             code = 0 if own.generate(PROMPT, max_tokens=5, temperature=0).token_ids == expected else 20
         finally:

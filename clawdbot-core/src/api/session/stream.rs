@@ -48,11 +48,13 @@ impl Stream {
     /// The next event; computes until there is one, or waits for it where a driver thread computes. `None` after the last.
     ///
     /// # Errors
-    /// What ended the request: `OutOfBudget`, `NonFinite`, `ForkedRuntime`, `Internal`.
+    /// What ended the request: `OutOfBudget`, `NonFinite`, `Internal`. In the child of a fork, `ForkedRuntime`, or `Cancelled` where
+    /// the request was.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
         if self.done {
             return Ok(None);
         }
+        self.check_fork()?;
         let loaded = &self.slot.loaded;
         let event = match loaded.runtime.driver() {
             Driver::Caller => next_event(loaded, self.slot.id, &self.ticket),
@@ -64,9 +66,22 @@ impl Stream {
 
     /// The next event of the driver thread.
     fn wait(&self) -> Result<Option<Event>> {
-        let runtime = &self.slot.loaded.runtime;
-        runtime.pool().check_fork()?;
         self.taken(self.mailbox.wait())
+    }
+
+    /// In the child of a fork, a request that was cancelled is not one that goes on in the parent.
+    ///
+    /// # Errors
+    /// `ForkedRuntime`; `Cancelled`.
+    fn check_fork(&self) -> Result<()> {
+        match self.slot.loaded.runtime.pool().check_fork() {
+            Err(_) if self.ticket.is_cancelled() => {
+                let message =
+                    "the request was cancelled: only the process that began it can read how it ended";
+                Err(Error::new(ErrorKind::Cancelled, message))
+            }
+            checked => Ok(checked?),
+        }
     }
 
     /// An event that was taken out of the mailbox.
@@ -123,9 +138,8 @@ impl Stream {
 
     /// Whether events come without a caller that computes.
     fn check_awaited(&self) -> Result<()> {
-        let runtime = &self.slot.loaded.runtime;
-        runtime.pool().check_fork()?;
-        match runtime.driver() {
+        self.check_fork()?;
+        match self.slot.loaded.runtime.driver() {
             Driver::Thread => Ok(()),
             driver => {
                 let message = format!("option driver: expected thread, to await events, found {driver}");
