@@ -9,7 +9,7 @@ use super::*;
 use crate::api::tests::support;
 use crate::api::tests::support::mtp::Guesses;
 use crate::cache::LayerState;
-use crate::event::Usage;
+use crate::event::{FinishReason, Usage};
 use crate::load::source::Source;
 use crate::options::{KvType, ModelOptions, Resolved, Speculation, WeightType};
 use crate::runtime::Budget;
@@ -172,6 +172,39 @@ fn a_head_that_is_right_is_accepted() {
             assert!(tried > 60 && right >= least, "{family} {weights} {way}: {right} of {tried}");
         }
         assert_eq!(model.loaded().unwrap().engine().unwrap().draft_bytes(), 0);
+    }
+}
+
+/// A stop text ends a request at the same place among drafts that were right.
+#[test]
+fn stop_texts_end_among_the_drafts_of_a_head_where_they_do_without() {
+    for family in ["qwen3_5", "deepseek_v3"] {
+        let dir = support::mtp::with_head(family, Guesses::Right, &format!("stop-{family}"));
+        let source = Source::Path(dir.path().to_owned());
+        let options = ModelOptions::default().weights(WeightType::F32);
+        let plain = load(&source, &options, None);
+        let model = load(&source, &options.speculation(Speculation::Mtp), None);
+        model.loaded().unwrap().engine().unwrap().controller.fixed = Some(5);
+        // Without penalties, such a model repeats itself, and all stop texts end early.
+        let request = &ways()[2].clone().min_tokens(0_u32);
+        for salt in 0..2 {
+            let whole = model.generate(prompt(salt), request).unwrap();
+            let (text, mut ends) = (&whole.text, std::collections::BTreeSet::new());
+            // Long ones end late.
+            for (cut, length) in (0..text.len()).step_by(2).flat_map(|cut| [(cut, 3), (cut, 20), (cut, 45)]) {
+                let Some(stop) = text.get(cut..cut + length) else { continue };
+                let request = request.clone().stop(vec![stop.to_owned()]);
+                let expected = plain.generate(prompt(salt), &request).unwrap();
+                let found = model.generate(prompt(salt), &request).unwrap();
+                assert!(bits(&found) == bits(&expected), "{family} {stop:?}");
+                let first = text.find(stop).unwrap();
+                assert_eq!((&found.text[..], found.finish_reason), (&text[..first], FinishReason::Stop));
+                ends.insert(found.token_ids.len());
+            }
+            // More than the passes have last tokens.
+            let passes = whole.token_ids.len() - whole.usage.accepted_tokens;
+            assert!(passes < 20 && ends.len() > passes, "{family}: {passes} passes, ends at {ends:?}");
+        }
     }
 }
 
