@@ -27,7 +27,7 @@ use crate::weights::{Dtype, Entry, HandedIn, WeightSource, quoted, stored_names}
 /// Number of tensors kept for the next read. Gate and up projections, and q, k and v, are read alternately.
 const KEPT: usize = 4;
 /// Prefixes of the encoder's tensors in checkpoints of encoders with a head.
-const MODULES: [&str; 4] = ["bert.", "distilbert.", "roberta.", "model."];
+const MODULES: [&str; 5] = ["bert.", "distilbert.", "roberta.", "model.", "transformer."];
 /// Name of the weights in messages.
 const NAME: &str = "VarBuilder";
 

@@ -134,8 +134,8 @@ options! {
         add_special_tokens: Option<bool> = None, "true for text, false for a chat, whose template adds its own";
         /// Leave special tokens out of the completion's text.
         skip_special_tokens: bool = true;
-        /// In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one call; or the name of the
-        /// function that it must call. Calls that are required are enforced, with the schemas of their arguments.
+        /// In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one; or the name of the function
+        /// to call. What is required is enforced, with the schemas.
         tool_choice: String [OptionType::Name] = AUTO.to_owned(), "auto";
         /// Whether an answer may have several tool calls.
         parallel_tool_calls: bool = true;

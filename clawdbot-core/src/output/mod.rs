@@ -16,6 +16,7 @@ mod table;
 mod tools;
 mod value;
 mod writing;
+mod written;
 
 pub(crate) use call::Piece;
 pub use call::ToolCall;
@@ -27,7 +28,8 @@ pub(crate) use table::{
     AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of,
 };
 pub(crate) use tools::Tools;
-pub(crate) use writing::{Function, Part, WrittenCalls, functions};
+pub(crate) use writing::{Function, Part, functions};
+pub(crate) use written::WrittenCalls;
 
 #[cfg(test)]
 mod tests;

@@ -2,9 +2,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::format::{Grammar, ToolFormat};
-use super::table::tool_format;
-
 /// A function that may be called.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Function {
@@ -53,70 +50,6 @@ pub(super) struct Writing {
     pub(super) between: Option<&'static str>,
     /// What comes after the last call.
     pub(super) close: &'static str,
-}
-
-/// Calls of one format as they may be written.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct WrittenCalls {
-    /// With what they begin.
-    pub(crate) open: &'static str,
-    /// As [`Writing::mark`].
-    pub(crate) mark: &'static str,
-    /// With what they end.
-    pub(crate) close: &'static str,
-    /// What follows `open`, `close` included.
-    pub(crate) rest: Vec<Part>,
-    /// Texts that special tokens may stand for.
-    pub(crate) marks: Vec<&'static str>,
-}
-
-impl WrittenCalls {
-    /// Calls of `functions` in the format of this name, which is one; with `parallel`, several where the format has several.
-    ///
-    /// # Errors
-    /// What is expected instead, for a format that is not enforced, and for functions that it cannot call.
-    pub(crate) fn new(format: &str, functions: &[Function], parallel: bool) -> Result<Self, String> {
-        let enforced = tool_format(format).and_then(|format| Some((format, format.writing?)));
-        let (format, writing) = enforced
-            .ok_or_else(|| format!("expected another tool_format than {format}, which is not enforced"))?;
-        let calls = functions.iter().map(|function| {
-            named(function)
-                .and_then(|()| (writing.call)(function))
-                .map_err(|reason| format!("function {:?}: {reason}", function.name))
-        });
-        let calls = calls.collect::<Result<Vec<_>, _>>()?;
-        let item = vec![Part::One(calls)];
-        let mut rest = match writing.between.filter(|_| parallel) {
-            Some(between) => vec![Part::Many { item, between }],
-            None => item,
-        };
-        if !writing.close.is_empty() {
-            rest.push(Part::text(writing.close));
-        }
-        let Writing { open, mark, close, .. } = writing;
-        Ok(WrittenCalls { open, mark, close, rest, marks: marks(format) })
-    }
-}
-
-fn marks(format: &'static ToolFormat) -> Vec<&'static str> {
-    let mut marks = format.inner.to_vec();
-    match format.grammar {
-        Grammar::Blocks { blocks, dropped } => {
-            marks.extend(blocks.iter().flat_map(|block| block.marks()));
-            marks.extend_from_slice(dropped);
-        }
-        Grammar::Messages => marks.extend_from_slice(super::harmony::MARKS),
-    }
-    // Of a mark that goes on after a special token, this token.
-    let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
-    marks.extend(tokens);
-    marks.retain(|mark| !mark.is_empty());
-    marks
-}
-
-/// Refuses what a reader would not read back.
-fn named(function: &Function) -> Result<(), String> {
-    super::call::RawCall::new(&function.name, Map::new()).map(|_| ())
 }
 
 /// `{"name": ..., KEY: arguments}`.
