@@ -112,6 +112,8 @@ pub struct clawdbot_usage {
     pub mask_p50_seconds: f64,
     /// Their 99th percentile.
     pub mask_p99_seconds: f64,
+    /// Those of `accepted_tokens` that a constraint forced: with a pass for several of them.
+    pub forced_tokens: u64,
 }
 
 // SAFETY: `repr(C)`, and the first field is a `usize`.
@@ -135,6 +137,7 @@ impl From<&Usage> for clawdbot_usage {
             first_mask_seconds: usage.first_mask_seconds,
             mask_p50_seconds: usage.mask_p50_seconds,
             mask_p99_seconds: usage.mask_p99_seconds,
+            forced_tokens: usage.forced_tokens as u64,
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Usage {
     /// `accepted_tokens` by position in a pass: how many first guesses were right, how many
     /// second ones, and so on.
     pub accepted_by_position: [u32; MAX_DRAFTS],
+    /// Those of `accepted_tokens` that a constraint forced: with a pass for several of them.
+    pub forced_tokens: usize,
     /// Seconds before the request's first forward pass.
     pub queue_seconds: f64,
     /// Seconds from there to the first token.
@@ -96,6 +98,7 @@ struct UsageValue {
     draft_tokens: usize,
     accepted_tokens: usize,
     accepted_by_position: [u32; MAX_DRAFTS],
+    forced_tokens: usize,
     queue_seconds: f64,
     prefill_seconds: f64,
     decode_seconds: f64,
@@ -116,6 +119,7 @@ impl From<Usage> for UsageValue {
             draft_tokens: usage.draft_tokens,
             accepted_tokens: usage.accepted_tokens,
             accepted_by_position: usage.accepted_by_position,
+            forced_tokens: usage.forced_tokens,
             queue_seconds: usage.queue_seconds,
             prefill_seconds: usage.prefill_seconds,
             decode_seconds: usage.decode_seconds,
@@ -304,8 +308,8 @@ json! {
     ToolCall { index id name arguments }
     TokenLogprob { id logprob }
     Usage {
-        prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position queue_seconds
-        prefill_seconds decode_seconds first_mask_seconds mask_p50_seconds mask_p99_seconds
+        prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position forced_tokens
+        queue_seconds prefill_seconds decode_seconds first_mask_seconds mask_p50_seconds mask_p99_seconds
     }
 }
 
@@ -416,7 +420,7 @@ mod tests {
         }
         let usage = completion.usage.to_json();
         assert_eq!(usage["time_to_first_token"], completion.usage.time_to_first_token());
-        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (15, &0.0.into()));
+        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (16, &0.0.into()));
         for (kind, event) in [
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),

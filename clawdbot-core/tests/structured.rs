@@ -73,6 +73,7 @@ fn bits(done: &Completion) -> (String, Vec<u32>, Vec<u32>) {
 
 #[test]
 fn the_text_is_complete_and_has_the_same_bits_however_it_is_computed() {
+    let mut forced = 0;
     for source in sources() {
         let plain = load(&source, Driver::Caller, Speculation::None);
         let guessing = load(&source, Driver::Thread, Speculation::Ngram);
@@ -82,6 +83,12 @@ fn the_text_is_complete_and_has_the_same_bits_however_it_is_computed() {
             let done = plain.generate("Once upon a time", &options).unwrap();
             assert!(holds(&done.text), "{source:?} {:?}", done.text);
             assert!(done.usage.first_mask_seconds > 0.0 && done.usage.mask_p99_seconds > 0.0);
+            // Tokens that are forced come several in a pass, with the bits that they have alone.
+            forced += done.usage.forced_tokens;
+            let tokens = Prompt::Tokens(done.token_ids.clone());
+            let scores = plain.score("Once upon a time", &[tokens]).unwrap().remove(0);
+            let found = done.logprobs.iter().flatten().map(|entry| entry.chosen.logprob.to_bits());
+            assert!(found.eq(scores.logprobs.iter().map(|logprob| logprob.to_bits())), "{source:?}");
             streams.push(guessing.stream("Once upon a time", &options).unwrap());
             expected.push(done);
         }
@@ -94,6 +101,7 @@ fn the_text_is_complete_and_has_the_same_bits_however_it_is_computed() {
             assert_eq!(bits(&stream.finish().unwrap()), bits(expected), "{source:?}");
         }
     }
+    assert!(forced > 20, "{forced}");
 }
 
 #[test]

@@ -180,6 +180,12 @@ plain_data! {
             self.0.accepted_by_position.to_vec()
         }
 
+        /// Those of `accepted_tokens` that a constraint forced: with a pass for several of them.
+        #[getter]
+        fn forced_tokens(&self) -> usize {
+            self.0.forced_tokens
+        }
+
         /// Seconds before the request's first forward pass.
         #[getter]
         fn queue_seconds(&self) -> f64 {

@@ -175,6 +175,9 @@ class Usage:
     def accepted_by_position(self) -> list[int]:
         """The right ones by position: of the first drafts of passes, of the second ones, and so on."""
     @property
+    def forced_tokens(self) -> int:
+        """Those of `accepted_tokens` that a constraint forced: with a pass for several of them."""
+    @property
     def queue_seconds(self) -> float:
         """Seconds before the request's first forward pass."""
     @property

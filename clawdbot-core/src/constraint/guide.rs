@@ -280,6 +280,14 @@ impl Guide {
         }
     }
 
+    /// Tokens of the text that must come next, as far as there is only one; none before the constrained text.
+    ///
+    /// # Errors
+    /// As [`Matcher::forced`].
+    pub(crate) fn forced(&mut self) -> Result<Vec<u32>> {
+        if self.in_text() { self.matcher.forced() } else { Ok(Vec::new()) }
+    }
+
     /// Whether the text is over, though no token has ended it.
     ///
     /// # Errors

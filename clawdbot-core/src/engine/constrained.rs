@@ -75,6 +75,14 @@ impl Constrained {
         }
     }
 
+    /// Tokens that are likely to come next, because no other text may: at most `most`.
+    pub(super) fn forced(&mut self, most: usize) -> Vec<u32> {
+        // What fails here fails at the next mask too, which says so.
+        let mut forced = self.guide.forced().unwrap_or_default();
+        forced.truncate(most);
+        forced
+    }
+
     /// Whether the text is over, though no token has ended it.
     pub(super) fn is_over(&self) -> bool {
         self.over

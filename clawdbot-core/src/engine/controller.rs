@@ -11,14 +11,17 @@ use crate::metrics::MAX_DRAFTS;
 /// Most rows of passes whose times are kept; larger ones have no drafts.
 const MAX_ROWS: usize = 128;
 /// How often guesses of each class (see where they come from) are thought to be right before that is known: of n-grams, of a
-/// draft model, of a head for multi-token prediction, which is trained for the first one.
-const PRIORS: [f64; CLASSES] = [0.3, 0.42, 0.54, 0.66, 0.78, 0.9, 0.6, 0.6, 0.6, 0.6, 0.75, 0.55, 0.45, 0.4];
+/// draft model, of a head for multi-token prediction, which is trained for the first one, of a constraint.
+const PRIORS: [f64; CLASSES] =
+    [0.3, 0.42, 0.54, 0.66, 0.78, 0.9, 0.6, 0.6, 0.6, 0.6, 0.75, 0.55, 0.45, 0.4, 0.95];
 /// Classes of guesses.
-const CLASSES: usize = 14;
+const CLASSES: usize = 15;
+/// The class of tokens that a constraint forces.
+pub(super) const FORCED: usize = CLASSES - 1;
 /// The first class of each drafter's.
 const OF_DRAFTERS: [usize; Drafter::COUNT] = [6, 10];
 const _: () = assert!(OF_DRAFTERS[1] == OF_DRAFTERS[0] + 1 + MAX_DRAFTS.ilog2() as usize);
-const _: () = assert!(CLASSES == OF_DRAFTERS[1] + 1 + MAX_DRAFTS.ilog2() as usize);
+const _: () = assert!(FORCED == OF_DRAFTERS[1] + 1 + MAX_DRAFTS.ilog2() as usize);
 /// What a pass of a drafter is thought to cost before that is known, as a part of the model's.
 const DRAFT_STEP: f64 = 0.15;
 /// Weight of the latest time in the mean, and what it counts at most, as a multiple of the mean.

@@ -1,6 +1,6 @@
 //! Guesses of the tokens that come next.
 
-use super::controller::Acceptance;
+use super::controller::{Acceptance, FORCED};
 
 /// A guess of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,13 @@ pub(super) struct Guesses {
     /// For the tokens that come next. The first ones are the drafts of a pass.
     pub(super) next: Vec<Guess>,
     pub(super) acceptance: Acceptance,
+}
+
+impl Guesses {
+    /// Whether a constraint forces them.
+    pub(super) fn are_forced(&self) -> bool {
+        self.next.first().is_some_and(|guess| guess.class == FORCED)
+    }
 }
 
 impl Default for Guesses {

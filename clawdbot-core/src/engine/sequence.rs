@@ -115,6 +115,8 @@ pub(crate) struct Job {
     pub(super) drafts: usize,
     /// Those of them that were right, by their places in a pass.
     pub(super) accepted: [u32; MAX_DRAFTS],
+    /// Of these, tokens that a constraint forced.
+    pub(super) forced: usize,
 }
 
 /// Bytes of a sequence without a job, and of the heap allocations of an empty job.
@@ -159,6 +161,7 @@ impl Job {
             guesses: Guesses::default(),
             drafts: 0,
             accepted: [0; MAX_DRAFTS],
+            forced: 0,
         };
         job.count_deadline_from(submitted);
         job
@@ -387,6 +390,7 @@ impl Sequence {
                 draft_tokens: job.drafts,
                 accepted_tokens: job.accepted.iter().map(|&count| count as usize).sum(),
                 accepted_by_position: job.accepted,
+                forced_tokens: job.forced,
                 queue_seconds: (prefill_started - job.submitted).as_secs_f64(),
                 prefill_seconds: (first_token - prefill_started).as_secs_f64(),
                 decode_seconds: (now - first_token).as_secs_f64(),

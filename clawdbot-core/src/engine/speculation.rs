@@ -5,7 +5,7 @@
 //! forgotten. Drafts take rows, logits and memory that nobody else wants: they are the first thing to go.
 
 use super::Engine;
-use super::controller::{Controller, Drafter, Prospect};
+use super::controller::{Controller, Drafter, FORCED, Prospect};
 use super::draft_model::Wish;
 use super::entry::{SCORE_ROWS, SequenceId};
 use super::guess::Guess;
@@ -25,6 +25,13 @@ impl Sequence {
     /// Guesses the next tokens, at most `most` of them.
     fn guess(&mut self, most: usize) {
         let Some(job) = self.job.as_mut() else { return };
+        // A constraint may leave one way to go on. Which tokens spell it is a guess.
+        let forced =
+            job.constrained.as_mut().filter(|_| most > 0).map(|constrained| constrained.forced(most));
+        if let Some(forced) = forced.filter(|forced| !forced.is_empty()) {
+            job.guesses.next = forced.into_iter().map(|token| Guess { token, class: FORCED }).collect();
+            return;
+        }
         job.guesses.next = match job.options.speculation {
             _ if most == 0 => Vec::new(),
             // Those of drafters come when their number is known.
@@ -62,6 +69,9 @@ impl Job {
         let right = guess.token == token;
         controller.count(&mut self.guesses.acceptance, guess.class, right);
         let accepted = right && number < drafts;
+        if accepted && guess.class == FORCED {
+            self.forced += 1;
+        }
         if let Some(count) = self.accepted.get_mut(number).filter(|_| accepted) {
             *count += 1;
             self.meter.count(|metrics| {
@@ -122,7 +132,8 @@ impl Engine {
         }
         let Some(job) = sequence.job.as_ref() else { return Prospect::default() };
         // What drafters hold is given up where memory is short.
-        let drafter = self.drafters.of(job.options.speculation).filter(|_| !self.short);
+        let drafter =
+            self.drafters.of(job.options.speculation).filter(|_| !self.short && !job.guesses.are_forced());
         let rate = |class: usize| self.controller.rate(&job.guesses.acceptance, class);
         let rates = match drafter {
             Some(drafter) => {
@@ -141,7 +152,7 @@ impl Engine {
         let wishes = wishes.filter_map(|(share, &most)| {
             let sequence = sequences.get(&share.id)?;
             let job = sequence.job.as_ref()?;
-            if drafters.of(job.options.speculation) != Some(drafter) {
+            if drafters.of(job.options.speculation) != Some(drafter) || job.guesses.are_forced() {
                 return None;
             }
             let (prompt_end, options, state) = (job.prompt_end, &job.options, job.sampling);
