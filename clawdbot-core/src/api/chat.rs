@@ -233,7 +233,7 @@ impl Model {
             let (loaded, mut options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
             let tokens = loaded.encode_chat(chat, &options, cancel)?;
             loaded.choose_formats(chat, &mut options)?;
-            let reply = Reply::to(chat, &options)?;
+            let reply = Reply::to(chat.tools.as_ref(), &options)?;
             return Alternatives::begin(&loaded, tokens, &options, &reply, cancel)?.finish();
         }
         let mut session = Session::once(self.generating()?)?;
@@ -270,7 +270,7 @@ impl Session {
         let mut options = options.for_prompt(PromptKind::Chat);
         let tokens = self.loaded().encode_chat(chat, &options, cancel)?;
         self.loaded().choose_formats(chat, &mut options)?;
-        let reply = Reply::to(chat, &options)?;
+        let reply = Reply::to(chat.tools.as_ref(), &options)?;
         self.request_from(Some(tokens), reply, &options, delivery, cancel.ticket())
     }
 }

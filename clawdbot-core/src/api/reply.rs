@@ -1,6 +1,7 @@
 //! What the answer of a conversation may be: which calls it may have, and what that constrains.
 
-use super::chat::Chat;
+use serde_json::Value;
+
 use crate::constraint::{ConstraintSpec, Source};
 use crate::error::{Error, Result};
 use crate::options::GenerateOptions;
@@ -35,17 +36,18 @@ impl Reply {
         Ok(Reply { tools: Tools::default(), source, mark: None })
     }
 
-    /// An answer to `chat`, where `options` have the formats that are read.
+    /// An answer in a chat with `tools`, where `options` have the formats that are read.
     ///
     /// # Errors
     /// `InvalidArgument` for a choice that the tools do not have, and for what a format does not enforce;
     /// `InvalidConstraint` for schemas that are not enforced.
-    pub(crate) fn to(chat: &Chat, options: &GenerateOptions) -> Result<Self> {
+    pub(crate) fn to(tools: Option<&Value>, options: &GenerateOptions) -> Result<Self> {
         let plain = GenerateOptions { tool_choice: AUTO.to_owned(), ..options.clone() };
-        let reply = Reply { tools: Tools::new(chat.tools.as_ref()), ..Reply::of(&plain)? };
+        let reply = Reply { tools: Tools::new(tools), ..Reply::of(&plain)? };
         let choice = options.tool_choice.as_str();
         let invalid = |reason: String| Err(wrong_choice(options, &reason));
-        let Some(tools) = chat.tools.as_ref().filter(|_| chat.has_tools()) else {
+        let Some(tools) = tools.filter(|tools| tools.as_array().is_some_and(|tools| !tools.is_empty()))
+        else {
             return match choice {
                 AUTO | NONE => Ok(reply),
                 _ => invalid("expected tools with it, found none".to_owned()),
