@@ -187,6 +187,15 @@ fn what_a_format_cannot_enforce_is_refused() {
     }
     let more = function(json!({"type": "object", "minProperties": 1}));
     assert!(WrittenCalls::new("glm", &[more], true).expect_err("refused").contains("minProperties"));
+    let properties: Map<String, Value> = (0..40).map(|at| (format!("a{at}"), json!({}))).collect();
+    let many =
+        |properties: &Map<String, Value>| function(json!({"type": "object", "properties": properties}));
+    assert!(WrittenCalls::new("pythonic", &[many(&properties)], true).expect_err("refused").contains("32"));
+    assert!(WrittenCalls::new("glm", &[many(&properties)], true).is_ok());
+    let properties = (0..200).map(|at| (format!("a{at}"), json!({}))).collect();
+    assert!(WrittenCalls::new("glm", &[many(&properties)], true).expect_err("refused").contains("128"));
+    let functions = vec![function(json!({"type": "object"})); 600];
+    assert!(WrittenCalls::new("hermes", &functions, true).expect_err("refused").contains("512"));
     let nameless = Function { name: "a b".into(), parameters: json!({"type": "object"}) };
     assert!(WrittenCalls::new("hermes", &[nameless], true).expect_err("refused").contains("a b"));
 }

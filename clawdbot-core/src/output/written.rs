@@ -8,6 +8,9 @@ use super::harmony::MARKS;
 use super::table::tool_format;
 use super::writing::{Function, Part, Writing};
 
+/// Most functions.
+const MAX_FUNCTIONS: usize = 512;
+
 /// Calls of one format as they may be written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WrittenCalls {
@@ -32,6 +35,9 @@ impl WrittenCalls {
         let enforced = tool_format(format).and_then(|format| Some((format, format.writing?)));
         let (format, writing) = enforced
             .ok_or_else(|| format!("expected another tool_format than {format}, which is not enforced"))?;
+        if functions.len() > MAX_FUNCTIONS {
+            return Err(format!("expected at most {MAX_FUNCTIONS} functions, found {}", functions.len()));
+        }
         let calls = functions.iter().map(|function| {
             named(function)
                 .and_then(|()| (writing.call)(function))

@@ -22,6 +22,12 @@ const OF_OBJECTS: [&str; 10] = [
 const OF_TEXTS: [&str; 9] =
     ["type", "title", "description", "default", "examples", "example", "deprecated", "anyOf", "oneOf"];
 
+/// Most arguments of a function, and most of them that may be left out where all may be.
+const MAX_ARGUMENTS: usize = 128;
+const MAX_LEFT_OUT: usize = 32;
+/// Most values of a function's schema, counted once for each argument.
+const MAX_VALUES: usize = 1 << 16;
+
 /// An argument of a function.
 pub(super) struct Argument<'a> {
     pub(super) key: &'a str,
@@ -39,6 +45,14 @@ pub(super) fn arguments(function: &Function) -> Result<Vec<Argument<'_>>, String
     let keys = root.as_object().into_iter().flat_map(Map::keys);
     if let Some(keyword) = keys.into_iter().find(|key| !OF_OBJECTS.contains(&key.as_str())) {
         return Err(format!("parameters: {keyword} is not enforced in this format"));
+    }
+    let count = root.get("properties").and_then(Value::as_object).map_or(0, Map::len);
+    if count > MAX_ARGUMENTS || count.saturating_mul(values(root)) > MAX_VALUES {
+        let most = format!("at most {MAX_ARGUMENTS} arguments, and {MAX_VALUES} values times arguments");
+        return Err(format!(
+            "parameters: expected {most}, found {count} arguments of {} values",
+            values(root)
+        ));
     }
     let list = root.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let required = |key: &str| list.iter().any(|one| one.as_str() == Some(key));
@@ -116,6 +130,16 @@ impl<'a> Argument<'a> {
     }
 }
 
+/// How many values there are in a schema.
+fn values(schema: &Value) -> usize {
+    let inner: usize = match schema {
+        Value::Array(list) => list.iter().map(values).sum(),
+        Value::Object(object) => object.values().map(values).sum(),
+        _ => 0,
+    };
+    1 + inner
+}
+
 /// The types that a schema names; `None` if it names none.
 fn types(schema: &Map<String, Value>) -> Option<Vec<String>> {
     let names = |value: &Value| -> Option<Vec<String>> {
@@ -174,6 +198,12 @@ pub(super) fn listed<'a>(
     if !parts.is_empty() {
         parts.extend(others.iter().map(follow));
         return Ok(parts);
+    }
+    if others.len() > MAX_LEFT_OUT {
+        let found = others.len();
+        return Err(format!(
+            "parameters: expected a required argument, or at most {MAX_LEFT_OUT}, found {found}"
+        ));
     }
     // The first of them has nothing before it.
     let begun = others.iter().enumerate().map(|(at, written)| {
