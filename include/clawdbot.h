@@ -401,6 +401,10 @@ typedef struct {
    * Their 99th percentile.
    */
   double mask_p99_seconds;
+  /**
+   * Those of `accepted_tokens` that a constraint forced: with a pass for several of them.
+   */
+  uint64_t forced_tokens;
 } clawdbot_usage;
 
 #ifdef __cplusplus
@@ -886,9 +890,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   already there is not doubled. Sessions take this when text is appended. Default: true for text, false for a chat,
  *   whose template adds its own.
  * - skip_special_tokens (true or false): Leave special tokens out of the completion's text. Default: true.
- * - tool_choice (a name): In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one
- *   call; or the name of the function that it must call. Calls that are required are enforced, with the schemas of
- *   their arguments. Default: auto.
+ * - tool_choice (a name): In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one;
+ *   or the name of the function to call. What is required is enforced, with the schemas. Default: auto.
  * - parallel_tool_calls (true or false): Whether an answer may have several tool calls. Default: true.
  * - tool_format (one of auto, none, harmony, kimi_k2, deepseek_dsml, minimax_m2, deepseek, gemma4, function_gemma,
  *   mistral, command, apertus, lfm2, internlm, gigachat, seed_oss, glm, qwen3_coder, nemotron, longcat, tool_calls,

@@ -230,9 +230,8 @@ impl Model {
     ///   there is not doubled. Sessions take this when text is appended. Default: True for text, False for a chat,
     ///   whose template adds its own.
     /// - skip_special_tokens: Leave special tokens out of the completion's text. Default: True.
-    /// - tool_choice: In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one call;
-    ///   or the name of the function that it must call. Calls that are required are enforced, with the schemas of their
-    ///   arguments. Default: auto.
+    /// - tool_choice: In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one; or
+    ///   the name of the function to call. What is required is enforced, with the schemas. Default: auto.
     /// - parallel_tool_calls: Whether an answer may have several tool calls. Default: True.
     /// - tool_format: Format in which tool calls are read from the output. `auto`: that of the chat template, in a chat
     ///   with tools. Default: auto.

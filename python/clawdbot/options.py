@@ -140,9 +140,8 @@ class GenerateOptions(TypedDict, total=False):
     skip_special_tokens: bool | None
     """Leave special tokens out of the completion's text. Default: True."""
     tool_choice: str | None
-    """In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one call; or the name
-    of the function that it must call. Calls that are required are enforced, with the schemas of their arguments.
-    Default: auto."""
+    """In a chat with tools: `auto`, the model decides; `none`, no calls; `required`, at least one; or the name of
+    the function to call. What is required is enforced, with the schemas. Default: auto."""
     parallel_tool_calls: bool | None
     """Whether an answer may have several tool calls. Default: True."""
     tool_format: Literal["auto", "none", "harmony", "kimi_k2", "deepseek_dsml", "minimax_m2", "deepseek", "gemma4", "function_gemma", "mistral", "command", "apertus", "lfm2", "internlm", "gigachat", "seed_oss", "glm", "qwen3_coder", "nemotron", "longcat", "tool_calls", "olmo3", "granite", "hermes", "functionary", "pythonic", "llama3_json", "functools", "command_r", "xlam", "gemma3"] | None
