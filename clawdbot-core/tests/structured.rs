@@ -278,6 +278,8 @@ fn choices_of_tools_that_cannot_be_are_refused() {
     let error = ask(&question(false).tools(bad), &required);
     assert_eq!(error.kind(), ErrorKind::InvalidConstraint);
     assert!(error.message().contains("function \"f\"") && error.message().contains("not"), "{error}");
+    let odd = json!([{"type": "function", "function": {"name": "f", "strict": 1}}]);
+    named(ask(&question(false).tools(odd), &options), "strict");
     // No calls: the functions are not shown to the model.
     let without = model.chat(&question(false).tools(None), &options).unwrap();
     let none = model.chat(&question(false), &options.clone().tool_choice("none")).unwrap();

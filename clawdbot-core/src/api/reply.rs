@@ -57,7 +57,14 @@ impl Reply {
         let offered = match functions(tools) {
             Ok(offered) => offered,
             // The template decides what tools are, where nothing is enforced.
-            Err(_) if choice == AUTO && options.parallel_tool_calls && answer.is_none() => return Ok(reply),
+            Err(_)
+                if choice == AUTO
+                    && options.parallel_tool_calls
+                    && answer.is_none()
+                    && !mentions_strict(tools) =>
+            {
+                return Ok(reply);
+            }
             Err(reason) => return Err(Error::invalid_argument(reason).with("option", "tools")),
         };
         let strict = offered.iter().any(|(_, strict)| *strict);
@@ -110,6 +117,17 @@ fn check_schemas(functions: &[Function]) -> Result<()> {
             let message = error.message().replacen("option json_schema", &place, 1);
             error.with_message(message).with("option", "tools").with("function", function.name.as_str())
         })
+    })
+}
+
+/// Whether a function asks to be enforced, in whatever way.
+fn mentions_strict(tools: &Value) -> bool {
+    let asks =
+        |value: Option<&Value>| value.is_some_and(|value| !matches!(value, Value::Null | Value::Bool(false)));
+    let tools = tools.as_array().map(Vec::as_slice).unwrap_or_default();
+    tools.iter().any(|tool| {
+        let inner = tool.get("function").and_then(|function| function.get("strict"));
+        asks(tool.get("strict")) || asks(inner)
     })
 }
 

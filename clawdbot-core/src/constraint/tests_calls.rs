@@ -194,8 +194,31 @@ fn what_a_format_cannot_enforce_is_refused() {
     assert!(WrittenCalls::new("glm", &[many(&properties)], true).is_ok());
     let properties = (0..200).map(|at| (format!("a{at}"), json!({}))).collect();
     assert!(WrittenCalls::new("glm", &[many(&properties)], true).expect_err("refused").contains("128"));
-    let functions = vec![function(json!({"type": "object"})); 600];
-    assert!(WrittenCalls::new("hermes", &functions, true).expect_err("refused").contains("512"));
+    let too_many = vec![function(json!({"type": "object"})); 600];
+    assert!(WrittenCalls::new("hermes", &too_many, true).expect_err("refused").contains("512"));
+    for (format, key) in
+        [("qwen3_coder", "</think>"), ("glm", " a"), ("minimax_m2", "\""), ("seed_oss", "\n")]
+    {
+        let properties = json!({key: {"type": "boolean"}});
+        let error =
+            WrittenCalls::new(format, &[function(json!({"type": "object", "properties": properties}))], true);
+        assert!(error.expect_err("refused").contains("expected a name"), "{format}");
+    }
+    let twice = vec![function(json!({"type": "object"})); 2];
+    assert!(WrittenCalls::new("hermes", &twice, true).expect_err("refused").contains("found two"));
+    let spaced = Function { name: "\t x".into(), parameters: json!({"type": "object"}) };
+    assert!(WrittenCalls::new("hermes", &[spaced], true).expect_err("refused").contains("white space"));
+    for (tool, named) in [
+        (json!({"name": "f", "input_schema": {}}), "input_schema"),
+        (json!({"name": "f", "strict": 1}), "strict"),
+        (json!({"type": "function", "strict": "yes", "function": {"name": "f"}}), "strict"),
+        (json!({"name": "f", "parameters": 3}), "parameters"),
+        (json!({"parameters": {}}), "name"),
+    ] {
+        assert!(functions(&json!([tool])).expect_err("refused").contains(named), "{named}");
+    }
+    let outer = json!([{"type": "function", "strict": true, "function": {"name": "f"}}]);
+    assert!(functions(&outer).expect("a function")[0].1);
     let nameless = Function { name: "a b".into(), parameters: json!({"type": "object"}) };
     assert!(WrittenCalls::new("hermes", &[nameless], true).expect_err("refused").contains("a b"));
 }

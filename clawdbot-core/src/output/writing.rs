@@ -98,6 +98,10 @@ impl Writing {
     }
 }
 
+/// Keys of a function where calls are enforced.
+const KEYS: [&str; 8] =
+    ["type", "name", "description", "parameters", "strict", "return", "returns", "response"];
+
 /// The functions of a conversation's `tools`, with whether they are `strict`.
 ///
 /// # Errors
@@ -105,6 +109,7 @@ impl Writing {
 pub(crate) fn functions(tools: &Value) -> Result<Vec<(Function, bool)>, String> {
     let list = tools.as_array().map(Vec::as_slice).unwrap_or_default();
     let read = |(at, tool): (usize, &Value)| {
+        let outer = tool;
         let tool = tool.get("function").unwrap_or(tool);
         let name = tool.get("name").and_then(Value::as_str);
         let name = name.ok_or_else(|| format!("tools: expected a name of function {at}, found none"))?;
@@ -117,7 +122,22 @@ pub(crate) fn functions(tools: &Value) -> Result<Vec<(Function, bool)>, String> 
                 ));
             }
         };
-        let strict = tool.get("strict").and_then(Value::as_bool).unwrap_or(false);
+        let unknown = |(key, _): &(&String, &Value)| !KEYS.contains(&key.as_str());
+        if let Some((key, _)) = tool.as_object().into_iter().flatten().find(unknown) {
+            return Err(format!(
+                "tools: function {name:?}: expected keys {}; found {key:?}",
+                KEYS.join(", ")
+            ));
+        }
+        let strict = match tool.get("strict").or_else(|| outer.get("strict")) {
+            None | Some(Value::Null) => false,
+            Some(Value::Bool(strict)) => *strict,
+            Some(other) => {
+                return Err(format!(
+                    "tools: function {name:?}: expected strict to be true or false, found {other:.40}"
+                ));
+            }
+        };
         Ok((Function { name: name.to_owned(), parameters }, strict))
     };
     list.iter().enumerate().map(read).collect()

@@ -38,6 +38,12 @@ impl WrittenCalls {
         if functions.len() > MAX_FUNCTIONS {
             return Err(format!("expected at most {MAX_FUNCTIONS} functions, found {}", functions.len()));
         }
+        let twice = |(at, function): &(usize, &Function)| {
+            functions[..*at].iter().any(|one| one.name == function.name)
+        };
+        if let Some((_, function)) = functions.iter().enumerate().find(twice) {
+            return Err(format!("function {:?}: expected a name of its own, found two of it", function.name));
+        }
         let calls = functions.iter().map(|function| {
             named(function)
                 .and_then(|()| (writing.call)(function))
@@ -75,5 +81,9 @@ fn marks(format: &'static ToolFormat) -> Vec<&'static str> {
 
 /// Refuses what a reader would not read back.
 fn named(function: &Function) -> Result<(), String> {
-    RawCall::new(&function.name, Map::new()).map(|_| ())
+    let call = RawCall::new(&function.name, Map::new())?;
+    match call.name == function.name {
+        true => Ok(()),
+        false => Err("expected a name without white space around it".to_owned()),
+    }
 }

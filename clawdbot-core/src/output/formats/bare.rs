@@ -22,6 +22,8 @@ const OF_OBJECTS: [&str; 10] = [
 const OF_TEXTS: [&str; 9] =
     ["type", "title", "description", "default", "examples", "example", "deprecated", "anyOf", "oneOf"];
 
+/// What is part of marks, and would end a name or cut it.
+const NOT_IN_NAMES: [char; 6] = ['<', '>', '"', '[', ']', '\n'];
 /// Most arguments of a function, and most of them that may be left out where all may be.
 const MAX_ARGUMENTS: usize = 128;
 const MAX_LEFT_OUT: usize = 32;
@@ -53,6 +55,11 @@ pub(super) fn arguments(function: &Function) -> Result<Vec<Argument<'_>>, String
             "parameters: expected {most}, found {count} arguments of {} values",
             values(root)
         ));
+    }
+    let keys = root.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys);
+    let marked = |key: &&String| key.is_empty() || key.trim() != key.as_str() || key.contains(NOT_IN_NAMES);
+    if let Some(key) = keys.into_iter().find(marked) {
+        return Err(format!("argument {key:?}: expected a name without marks and white space around it"));
     }
     let list = root.get("required").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let required = |key: &str| list.iter().any(|one| one.as_str() == Some(key));
