@@ -240,7 +240,7 @@ impl Runtime {
     }
 
     /// What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`, `swap_used`,
-    /// `histogram_bounds` (seconds) and `models`, of which each has an `id` (also in its `info`) and, from a pool, a `pool_name`.
+    /// `histogram_bounds` (seconds) and `models`. Each model has an `id` (also in its `info`) and, from a pool, a `pool_name`.
     /// Waits for no pass.
     fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         objects::to_py_object(py, &serde_json::json!(self.0.metrics()))

@@ -662,7 +662,7 @@ class Runtime:
         """Bytes that models of this runtime hold now."""
     def metrics(self) -> dict[str, Any]:
         """What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`, `swap_used`,
-        `histogram_bounds` (seconds) and `models`, of which each has an `id` (also in its `info`) and, from a pool, a `pool_name`.
+        `histogram_bounds` (seconds) and `models`. Each model has an `id` (also in its `info`) and, from a pool, a `pool_name`.
         Waits for no pass.
         """
     @property

@@ -21,7 +21,7 @@ pub(crate) enum Part {
     Pattern(&'static str),
     /// Any text without one of `never`, then `end`.
     Until { never: Vec<&'static str>, end: &'static str },
-    /// One of these, none of which is empty.
+    /// One of these. None of them is empty.
     One(Vec<Vec<Part>>),
     /// These or nothing.
     Maybe(Vec<Part>),

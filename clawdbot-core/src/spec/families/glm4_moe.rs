@@ -1,4 +1,4 @@
-//! GLM-4.5 to 4.7: experts as DeepSeek-V3 has them, with softmax attention of which half of each head is rotated.
+//! GLM-4.5 to 4.7: experts as DeepSeek-V3 has them, and softmax attention that rotates half of each head.
 //! Source: transformers 5, `models/glm4_moe/configuration_glm4_moe.py` and `modeling_glm4_moe.py`.
 
 use serde_json::json;
