@@ -9,7 +9,7 @@ use super::queue::{Corrections, Group, Settled};
 use super::sequence::{Job, Sequence};
 
 impl Job {
-    fn group(&self) -> Group {
+    fn charged_group(&self) -> Group {
         (self.options.priority, self.options.group.clone())
     }
 }
@@ -27,7 +27,7 @@ impl Engine {
             let (charged, computed) =
                 (std::mem::take(&mut job.charged), job.reached.saturating_sub(job.cached));
             if charged != 0 && charged != computed {
-                ended.entry(job.group()).or_default().push(Settled::new(*rank, charged, computed));
+                ended.entry(job.charged_group()).or_default().push(Settled::new(*rank, charged, computed));
             }
         }
         if ended.is_empty() {
@@ -40,8 +40,7 @@ impl Engine {
         let corrections: HashMap<Group, Corrections> = corrections.collect();
         for sequence in self.sequences.values_mut().filter(|sequence| sequence.turn.passes == 0) {
             let Some(job) = sequence.job.as_ref().filter(|job| !job.is_finished()) else { continue };
-            let Some(corrections) = corrections.get(&job.group()) else { continue };
-            sequence.turn.since = corrections.of(sequence.turn.since);
+            let Some(corrections) = corrections.get(&job.charged_group()) else { continue };
             if job.prefill_started.is_none() && !sequence.turn.admitted {
                 sequence.rank = sequence.rank.corrected(corrections);
             }

@@ -1,7 +1,6 @@
 //! What the scheduler knows: sequences with work, bounds of a pass, and memory, as numbers.
 
-use std::cmp::Reverse;
-
+use super::groups::GroupKey;
 use super::queue::Rank;
 use super::risk::Work;
 use super::room::Future;
@@ -48,7 +47,7 @@ pub(crate) enum Want {
 pub(crate) struct Turn {
     /// Passes of its current turn; 0 while it waits for one.
     pub(crate) passes: u32,
-    /// Since when it waits, as the queue counts (`queue.rs`).
+    /// The pass since which it waits.
     pub(crate) since: u64,
     /// How many later requests were admitted before it because they needed less memory.
     pub(crate) overtaken: u32,
@@ -63,25 +62,24 @@ impl Turn {
         self.passes = self.passes.saturating_add(1);
     }
 
-    /// It has work, but no part in a pass. `since`: when it may take part again.
-    pub(crate) fn sit_out(&mut self, since: u64) {
+    /// It has work, but no part in the `pass`th pass.
+    pub(crate) fn sit_out(&mut self, pass: u64) {
         if self.passes > 0 {
-            (self.passes, self.since) = (0, since);
+            (self.passes, self.since) = (0, pass);
         }
     }
 
-    /// Where it stands among sequences that want to take part.
-    pub(super) fn order(&self, rank: Rank) -> (Reverse<u32>, TurnOrder) {
-        let order = match self.passes {
+    /// Where it stands among the sequences of its group that want to take part.
+    pub(super) fn order(&self, rank: Rank) -> TurnOrder {
+        match self.passes {
             0 => TurnOrder::Waiting { since: self.since, rank },
             passes if passes < TURN => TurnOrder::InTurn { rank },
             passes => TurnOrder::Over { passes, rank },
-        };
-        (rank.priority, order)
+        }
     }
 }
 
-/// The order in which sequences get the places of a pass.
+/// The order in which the sequences of a group get the places of a pass.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TurnOrder {
     InTurn { rank: Rank },
@@ -94,6 +92,9 @@ pub(super) enum TurnOrder {
 pub(crate) struct Entry {
     pub(crate) id: SequenceId,
     pub(crate) rank: Rank,
+    pub(crate) group: GroupKey,
+    /// Tokens that its group has computed (`groups.rs`); set by the plan.
+    pub(crate) served: u64,
     pub(crate) tokens: usize,
     /// Tokens in the cache or in the swap space, fewer than `tokens`.
     pub(crate) computed: usize,

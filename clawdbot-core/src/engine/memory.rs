@@ -1,7 +1,10 @@
 //! Which sequences get pages, and which lose them.
 
+use std::collections::BTreeMap;
+
 use super::Engine;
-use super::entry::{Entry, Limits, Memory, SequenceId, TURN};
+use super::entry::{Entry, Limits, Memory, SequenceId};
+use super::groups::GroupKey;
 use super::scheduler::{Part, plan_step};
 use super::scores::Scores;
 use super::sequence::Sequence;
@@ -24,7 +27,7 @@ impl Engine {
         if entries.is_empty() {
             return None;
         }
-        let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
+        let working: Vec<(SequenceId, GroupKey)> = entries.iter().map(|entry| (entry.id, entry.group)).collect();
         self.wait_for_prefixes(&mut entries);
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
@@ -42,6 +45,7 @@ impl Engine {
             }
         }
         self.short = short;
+        self.groups.tell(&mut entries);
         let plan = plan_step(entries, limits, short.then_some(memory));
         for id in plan.hopeless {
             let Some(sequence) = self.sequences.get(&id) else { continue };
@@ -74,31 +78,30 @@ impl Engine {
             _ => self.waits = shares.is_empty() && self.reading_bytes() > 0,
         }
         self.counts.passes += u64::from(!shares.is_empty());
-        let mut taking_part: Vec<SequenceId> = shares.iter().map(|share| share.id).collect();
-        taking_part.sort_unstable();
-        for id in ids {
-            if let Some(sequence) = self.sequences.get_mut(&id) {
-                match taking_part.binary_search(&id) {
-                    Ok(_) => {
-                        self.queue.begin(sequence.rank);
-                        sequence.turn.take_part();
-                        sequence
-                            .job
-                            .iter_mut()
-                            .for_each(|job| job.most_rows = job.most_rows.min(limits.rows));
-                    }
-                    Err(_) if sequence.turn.passes > 0 => {
-                        let Some(job) = sequence.job.as_mut() else { continue };
-                        let (priority, group) = (job.options.priority, job.options.group.as_deref());
-                        let since = self.queue.charge(priority, group, TURN as usize);
-                        job.charged += TURN as usize;
-                        sequence.turn.sit_out(since);
-                    }
-                    Err(_) => {}
-                }
+        self.take_turns(&working, &shares, limits.rows);
+        Some(shares)
+    }
+
+    /// Of the sequences with work, those with a share take part in a pass of at most `rows` rows, and the others wait.
+    fn take_turns(&mut self, working: &[(SequenceId, GroupKey)], shares: &[Share], rows: usize) {
+        let taking_part: BTreeMap<SequenceId, usize> =
+            shares.iter().map(|share| (share.id, share.rows)).collect();
+        let mut served = Vec::with_capacity(working.len());
+        for (id, group) in working {
+            let Some(sequence) = self.sequences.get_mut(id) else { continue };
+            let tokens = taking_part.get(id).copied();
+            served.push((*group, tokens.unwrap_or(0) as u64));
+            if tokens.is_none() {
+                sequence.turn.sit_out(self.counts.passes);
+                continue;
+            }
+            self.queue.begin(sequence.rank);
+            sequence.turn.take_part();
+            if let Some(job) = &mut sequence.job {
+                job.most_rows = job.most_rows.min(rows);
             }
         }
-        Some(shares)
+        self.groups.serve(&served);
     }
 
     fn share(&self, part: Part) -> Option<Share> {

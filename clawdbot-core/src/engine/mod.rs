@@ -13,6 +13,7 @@ mod drafters;
 mod ended;
 mod entry;
 mod grants;
+mod groups;
 mod guess;
 mod job_text;
 mod mailbox;
@@ -84,6 +85,7 @@ pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use job_text::JobText;
 pub(crate) use mailbox::{Mailbox, Taken};
 pub(crate) use mtp::{Mtp, mtp_rows};
+use groups::Groups;
 use pacing::Pacing;
 use prefix_swap::PrefixReading;
 use queue::Queue;
@@ -115,6 +117,7 @@ pub(crate) struct Engine {
     sequences: BTreeMap<SequenceId, Sequence>,
     next_id: SequenceId,
     queue: Queue,
+    groups: Groups,
     /// Most requests that wait to begin.
     max_queue: Option<usize>,
     /// The model was closed: running jobs end as cancelled, and no new one starts.
@@ -160,6 +163,7 @@ impl Engine {
             sequences,
             next_id: 0,
             queue: Queue::default(),
+            groups: Groups::default(),
             max_queue: None,
             closed: false,
             abandoned: false,
@@ -300,6 +304,7 @@ impl Engine {
         if self.running() == 0 {
             self.work = Work::default();
             self.queue.rest();
+            self.groups.rest();
         }
         let ticket = job.ticket.clone();
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
@@ -318,7 +323,8 @@ impl Engine {
         self.urgency.fetch_max(job.options.priority, Ordering::Relaxed);
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         job.charged = tokens.max(1);
-        sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
+        job.group = self.groups.key(job.options.priority, job.options.group.as_deref());
+        sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
         sequence.job = Some(Box::new(job));
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)

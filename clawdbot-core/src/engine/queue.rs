@@ -29,11 +29,6 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
-    /// When it begins, in tokens of its group.
-    pub(super) fn begins(&self) -> u64 {
-        self.begins
-    }
-
     /// That of a request that has not begun, after others of its group have ended.
     pub(super) fn corrected(self, corrections: &Corrections) -> Rank {
         Rank { begins: corrections.of(self.begins), ..self }
@@ -121,7 +116,7 @@ impl Queue {
     }
 
     /// When `tokens` more of a group begin.
-    pub(super) fn charge(&mut self, priority: u32, group: Option<&str>, tokens: usize) -> u64 {
+    fn charge(&mut self, priority: u32, group: Option<&str>, tokens: usize) -> u64 {
         if self.ends.len() >= MAX_GROUPS {
             let now = &self.now;
             self.ends.retain(|(priority, _), end| *end > now.get(priority).copied().unwrap_or(0));

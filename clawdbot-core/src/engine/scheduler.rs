@@ -1,8 +1,8 @@
 //! Which sequences take part in the next forward pass, and with how many tokens: pure functions over numbers.
 //!
 //! *Turns.* A pass has room for a limited number of sequences. When more wait, those that have taken part in [`TURN`]
-//! passes give up their places and queue up after those that have waited longer. So a short request gets in soon,
-//! however long the others are, and passes stay full.
+//! passes give up their places and queue up after those of their group that have waited longer. So a short request gets
+//! in soon, however long the others are, and passes stay full. Groups have equal shares of the places (`groups.rs`).
 //!
 //! *Memory.* A sequence is admitted when the most that all admitted sequences will hold at one time fits, each growing
 //! to its end. *Open-ended* sequences, which may generate more than [`HORIZON`] tokens, count as if they generated that
@@ -15,6 +15,7 @@
 
 use super::entry::{Entry, Limits, Memory, SCORE_ROWS, SequenceId, Want};
 use super::grants::{Grant, grants};
+use super::groups::in_turn;
 use crate::cache::Pages;
 
 /// A sequence's part of a pass.
@@ -93,7 +94,7 @@ pub(crate) fn plan_step<P: Pages>(
 fn share_out(entries: &[Entry], grants: &[Grant], limits: &Limits) -> Vec<Part> {
     let mut order: Vec<(&Entry, Grant)> = entries.iter().zip(grants.iter().copied()).collect();
     order.retain(|(_, grant)| grant.rows > 0);
-    order.sort_by_key(|(entry, _)| entry.turn.order(entry.rank));
+    let order = in_turn(order);
     let decodes = |entry: &Entry| entry.left() == 1;
     let mut places = if limits.whole { limits.sequences } else { limits.sequences.min(limits.rows) };
     let decoding = order.iter().filter(|(entry, _)| decodes(entry)).count().min(places);

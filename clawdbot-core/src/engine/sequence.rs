@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::constrained::{Constrained, MaskTimes};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
+use super::groups::GroupKey;
 use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
@@ -100,6 +101,8 @@ pub(crate) struct Job {
     submitted: Instant,
     /// Most rows of its passes: it was admitted with so many, and might not have enough memory for more.
     pub(super) most_rows: usize,
+    /// What it shares with.
+    pub(super) group: GroupKey,
     /// As how many tokens its group was charged for it; 0 once that is settled.
     pub(super) charged: usize,
     /// Most tokens that it has had in its pages.
@@ -151,6 +154,7 @@ impl Job {
             finished: false,
             submitted,
             most_rows: usize::MAX,
+            group: GroupKey::default(),
             charged: 0,
             reached: 0,
             deadline: None,
@@ -313,7 +317,8 @@ impl Sequence {
             (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
         let (rank, computed, turn) = (self.rank, self.reach(), self.turn);
         let most_rows = job.most_rows;
-        Some(Entry { id, rank, tokens, computed, last, open_ended, most_rows, want, turn, held: 0 })
+        let (group, served, held) = (job.group, 0, 0);
+        Some(Entry { id, rank, group, served, tokens, computed, last, open_ended, most_rows, want, turn, held })
     }
 
     /// Appends a sampled token: text, stop conditions, events.

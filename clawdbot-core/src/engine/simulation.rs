@@ -1,6 +1,7 @@
 //! The engine's scheduling with passes that compute nothing, to count what requests cost.
 
 use super::entry::{Entry, HORIZON, Limits, Memory, PAGE, SequenceId, Turn, Want};
+use super::groups::NO_GROUP;
 use super::queue::Rank;
 use super::risk::Work;
 use super::scheduler::{Part, Plan, plan_step};
@@ -53,7 +54,8 @@ pub(super) fn entry(id: SequenceId, tokens: usize, computed: usize, arrival: u64
     let (want, turn) = (Want::Token, Turn::default());
     let rank = Rank::nth(arrival);
     let (last, most_rows) = (tokens, usize::MAX);
-    Entry { id, rank, tokens, computed, last, open_ended: false, most_rows, want, turn, held: 0 }
+    let (group, served, open_ended, held) = (NO_GROUP, 0, false, 0);
+    Entry { id, rank, group, served, tokens, computed, last, open_ended, most_rows, want, turn, held }
 }
 
 /// What a simulation counted.
