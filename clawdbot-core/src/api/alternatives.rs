@@ -30,7 +30,7 @@ pub(super) struct Ending {
 
 impl Alternatives {
     /// Computes a prompt, and begins as many completions of it as `options` ask for. The prompt is not empty unless the model
-    /// has a beginning-of-sequence token.
+    /// has a beginning-of-sequence token. The deadline counts from `called`.
     ///
     /// # Errors
     /// As [`Model::generate`](super::model::Model::generate).
@@ -39,10 +39,10 @@ impl Alternatives {
         mut tokens: Vec<u32>,
         options: &GenerateOptions,
         reply: &Reply,
+        called: Instant,
         cancel: &CancelHandle,
     ) -> Result<Self> {
         options.validate()?;
-        let began = Instant::now();
         if tokens.is_empty() {
             tokens.push(loaded.bos.ok_or_else(no_beginning)?);
         }
@@ -54,7 +54,7 @@ impl Alternatives {
         let (options, seed) = options.seeded();
         // Each completion begins with the logits of the last token.
         let common = tokens.split_last().map_or(&[][..], |(_, common)| common);
-        let (base, usage) = Session::filled(Arc::clone(loaded), common, &options, cancel)?;
+        let (base, usage) = Session::filled(Arc::clone(loaded), common, &options, called, cancel)?;
         let begin = |index| {
             let own = options.of_completion(index, seed);
             let mut session = base.fork()?;
@@ -62,7 +62,7 @@ impl Alternatives {
                 Some(tokens.clone()),
                 reply.clone(),
                 &own,
-                Delivery::at_the_end_since(began),
+                Delivery::of_a_part_since(called),
                 cancel.ticket(),
             )
         };

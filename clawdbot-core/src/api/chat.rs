@@ -229,15 +229,16 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
+        let called = Instant::now();
         if options.completions() > 1 {
             let (loaded, mut options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
             let tokens = loaded.encode_chat(chat, &options, cancel)?;
             loaded.choose_formats(chat, &mut options)?;
             let reply = Reply::to(chat.tools.as_ref(), &options)?;
-            return Alternatives::begin(&loaded, tokens, &options, &reply, cancel)?.finish();
+            return Alternatives::begin(&loaded, tokens, &options, &reply, called, cancel)?.finish();
         }
         let mut session = Session::once(self.generating()?)?;
-        session.chat_request(chat, options, Delivery::at_the_end(), cancel)?.finish()
+        session.chat_request(chat, options, Delivery::at_the_end_since(called), cancel)?.finish()
     }
 }
 

@@ -84,13 +84,14 @@ impl Model {
         &self,
         prompt: Prompt,
         options: &GenerateOptions,
+        called: Instant,
         cancel: &CancelHandle,
     ) -> Result<(Vec<Stream>, Option<Ending>)> {
         if options.completions() == 1 {
-            let stream = self.request(prompt, options, Delivery::at_the_end(), cancel)?;
+            let stream = self.request(prompt, options, Delivery::at_the_end_since(called), cancel)?;
             return Ok((vec![stream], None));
         }
-        let Alternatives { streams, ending } = self.alternatives(prompt, options, cancel)?;
+        let Alternatives { streams, ending } = self.alternatives(prompt, options, called, cancel)?;
         Ok((streams, Some(ending)))
     }
 
@@ -99,6 +100,7 @@ impl Model {
         &self,
         prompt: Prompt,
         options: &GenerateOptions,
+        called: Instant,
         cancel: &CancelHandle,
     ) -> Result<Alternatives> {
         let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Text));
@@ -109,7 +111,7 @@ impl Model {
                 loaded.encode(&text, add_special_tokens, 0, Wanted::of(&options), cancel)?
             }
         };
-        Alternatives::begin(&loaded, tokens, &options, &Reply::of(&options)?, cancel)
+        Alternatives::begin(&loaded, tokens, &options, &Reply::of(&options)?, called, cancel)
     }
 
     /// Generates from `prompt`. With the option `n` above 1, the prompt is computed once; the completion has the others as its
@@ -132,14 +134,15 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
+        let called = Instant::now();
         match options.completions() {
-            1 => self.request(prompt.into(), options, Delivery::at_the_end(), cancel)?.finish(),
-            _ => self.alternatives(prompt.into(), options, cancel)?.finish(),
+            1 => self.request(prompt.into(), options, Delivery::at_the_end_since(called), cancel)?.finish(),
+            _ => self.alternatives(prompt.into(), options, called, cancel)?.finish(),
         }
     }
 
     /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
-    /// only some are under way at a time.
+    /// only some are under way at a time; the deadlines of all count from the call.
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate`]; message and detail say which one it is, as [`Error::of_item`] does.
@@ -172,6 +175,7 @@ impl Model {
             pending: BTreeMap::new(),
             results: (0..count).map(|_| None).collect(),
             done: 0,
+            called: Instant::now(),
         };
         loop {
             while batch.running.len() < most
@@ -209,6 +213,7 @@ struct Batch<I: Iterator, E> {
     pending: BTreeMap<usize, Pending>,
     results: Vec<Option<Result<Completion, E>>>,
     done: u64,
+    called: Instant,
 }
 
 /// A request that has begun.
@@ -240,7 +245,7 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
         let begun = request
             .as_ref()
             .ok()
-            .map(|Request { prompt, options }| model.begin(prompt.clone(), options, cancel));
+            .map(|Request { prompt, options }| model.begin(prompt.clone(), options, self.called, cancel));
         let refused = match begun {
             Some(Ok((streams, ending))) => {
                 let completions = streams.iter().map(|_| None).collect();
@@ -295,6 +300,8 @@ mod tests {
     use super::*;
     use crate::api::Chat;
     use crate::event::{Event, FinishReason};
+    use crate::options::{ModelOptions, RuntimeOptions};
+    use crate::{Runtime, Source};
 
     fn greedy(max_tokens: u32) -> GenerateOptions {
         GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(max_tokens)
@@ -379,6 +386,41 @@ mod tests {
             assert_eq!((found.finish_reason, found.token_ids.len()), (FinishReason::Deadline, 0));
             assert_eq!(found.options["deadline_ms"], 600_000);
         }
+    }
+
+    #[test]
+    fn the_deadlines_of_many_count_from_the_call() {
+        let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+        let model = runtime.load(&Source::Builtin, &ModelOptions::default().max_batch(1_u32)).unwrap();
+        let requests =
+            (1_u32..4).map(|n| Ok::<_, Error>(Request::new("Once", greedy(1).deadline_ms(40_u64).n(n))));
+        let requests: Vec<_> = requests.collect();
+        let found = model.generate_each(requests.into_iter(), &CancelHandle::default(), |_| {
+            std::thread::sleep(Duration::from_millis(41));
+            ControlFlow::Continue(())
+        });
+        // The last one has its turn when others have ended.
+        let last = found[2].as_ref().unwrap();
+        let all: Vec<_> = std::iter::once(last).chain(&last.alternatives).collect();
+        assert_eq!(all.len(), 3);
+        for one in all {
+            assert_eq!((one.finish_reason, one.token_ids.len()), (FinishReason::Deadline, 0));
+        }
+    }
+
+    #[test]
+    fn several_completions_wait_as_one_request() {
+        let runtime = Runtime::new(&RuntimeOptions::default().threads(1_u32)).unwrap();
+        let options = ModelOptions::default().max_batch(1_u32).max_queue(1_u32);
+        let model = runtime.load(&Source::Builtin, &options).unwrap();
+        let completion = model.generate("Once", &greedy(3).n(4_u32)).unwrap();
+        assert_eq!(completion.alternatives.len(), 3);
+        let scores = model.score("Once", &[" upon".into(), " a".into(), " time".into()]).unwrap();
+        assert_eq!(scores.len(), 3);
+        // It is one that waits, too.
+        let _waits = model.stream("Once", &greedy(3)).unwrap();
+        let error = model.generate("Once", &greedy(3).n(4_u32)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Overloaded);
     }
 
     #[test]

@@ -130,7 +130,11 @@ mod tests {
             let mut served = Vec::new();
             for entry in &mut entries {
                 let takes_part = plan.parts.iter().any(|part| part.id == entry.id);
-                if takes_part { entry.turn.take_part() } else { entry.turn.sit_out(pass) }
+                if takes_part {
+                    entry.turn.take_part()
+                } else {
+                    entry.turn.sit_out(pass)
+                }
                 tokens[entry.group.1 as usize] += u64::from(takes_part);
                 served.push((entry.group, u64::from(takes_part)));
             }
@@ -144,8 +148,9 @@ mod tests {
         let mut shares = vec![0.0; sequences.len()];
         let mut left = places as f64;
         while left > 1e-9 {
-            let wanting: Vec<usize> =
-                (0..sequences.len()).filter(|&group| shares[group] + 1e-9 < sequences[group] as f64).collect();
+            let wanting: Vec<usize> = (0..sequences.len())
+                .filter(|&group| shares[group] + 1e-9 < sequences[group] as f64)
+                .collect();
             let room = wanting.iter().map(|&group| sequences[group] as f64 - shares[group]);
             let Some(room) = room.reduce(f64::min) else { break };
             let more = room.min(left / wanting.len() as f64);

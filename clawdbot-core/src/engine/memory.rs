@@ -27,7 +27,8 @@ impl Engine {
         if entries.is_empty() {
             return None;
         }
-        let working: Vec<(SequenceId, GroupKey)> = entries.iter().map(|entry| (entry.id, entry.group)).collect();
+        let working: Vec<(SequenceId, GroupKey)> =
+            entries.iter().map(|entry| (entry.id, entry.group)).collect();
         self.wait_for_prefixes(&mut entries);
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };

@@ -82,10 +82,10 @@ pub(crate) use draft_model::DraftModel;
 use drafters::Drafters;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
+use groups::Groups;
 pub(crate) use job_text::JobText;
 pub(crate) use mailbox::{Mailbox, Taken};
 pub(crate) use mtp::{Mtp, mtp_rows};
-use groups::Groups;
 use pacing::Pacing;
 use prefix_swap::PrefixReading;
 use queue::Queue;
@@ -298,7 +298,9 @@ impl Engine {
     /// As [`Engine::idle`]; `Overloaded` if too many wait.
     pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<Ticket> {
         self.idle(id)?;
-        self.check_queue()?;
+        if !job.admitted {
+            self.check_queue()?;
+        }
         job.meter = self.meter.clone();
         self.end_jobs(&[id]);
         if self.running() == 0 {

@@ -101,7 +101,9 @@ pub(crate) struct Job {
     submitted: Instant,
     /// Most rows of its passes: it was admitted with so many, and might not have enough memory for more.
     pub(super) most_rows: usize,
-    /// What it shares with.
+    /// Whether it is part of a request that was admitted: it does not count as one that asks to begin.
+    pub(crate) admitted: bool,
+    /// Its group, among which passes are shared.
     pub(super) group: GroupKey,
     /// As how many tokens its group was charged for it; 0 once that is settled.
     pub(super) charged: usize,
@@ -154,6 +156,7 @@ impl Job {
             finished: false,
             submitted,
             most_rows: usize::MAX,
+            admitted: false,
             group: GroupKey::default(),
             charged: 0,
             reached: 0,
@@ -318,7 +321,20 @@ impl Sequence {
         let (rank, computed, turn) = (self.rank, self.reach(), self.turn);
         let most_rows = job.most_rows;
         let (group, served, held) = (job.group, 0, 0);
-        Some(Entry { id, rank, group, served, tokens, computed, last, open_ended, most_rows, want, turn, held })
+        Some(Entry {
+            id,
+            rank,
+            group,
+            served,
+            tokens,
+            computed,
+            last,
+            open_ended,
+            most_rows,
+            want,
+            turn,
+            held,
+        })
     }
 
     /// Appends a sampled token: text, stop conditions, events.

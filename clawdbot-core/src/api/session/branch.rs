@@ -1,6 +1,7 @@
 //! Sessions that begin with the same tokens, which are computed once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::prompt::{check_vocabulary, no_beginning};
 use super::slot::Slot;
@@ -16,7 +17,7 @@ use crate::tokenizer::AddSpecialTokens;
 
 impl Session {
     /// A session with `tokens`, all of them computed with the adapter of `options`, unless `cancel` or a deadline stops that:
-    /// then requests that begin with it say so. Returns what was computed, too.
+    /// then requests that begin with it say so. The deadline counts from `called`. Returns what was computed, too.
     ///
     /// # Errors
     /// As [`Session::append`] and [`Session::generate`].
@@ -24,6 +25,7 @@ impl Session {
         loaded: Arc<Loaded>,
         tokens: &[u32],
         options: &GenerateOptions,
+        called: Instant,
         cancel: &CancelHandle,
     ) -> Result<(Session, Usage)> {
         check_vocabulary(&loaded, tokens)?;
@@ -37,6 +39,7 @@ impl Session {
         let mut engine = loaded.engine()?;
         engine.adapt(*id, adapter)?;
         let mut job = Job::fill(tokens.len(), options);
+        job.count_deadline_from(called);
         job.ticket = cancel.ticket();
         let stream = Stream::start(&session.slot, &mut engine, job)?;
         drop(engine);
@@ -45,7 +48,7 @@ impl Session {
     }
 
     /// Asks how likely the last tokens of `tokens`, from `first` on, are after those before them; `tokens` begin with those of
-    /// this session, which are fewer than `first`. See [`Stream::scores`].
+    /// this session, which are fewer than `first`. It is part of a request that was admitted. See [`Stream::scores`].
     ///
     /// # Errors
     /// As [`Session::generate`].
@@ -67,6 +70,7 @@ impl Session {
         let targets = tokens.get(first..).unwrap_or_default().to_vec();
         let next = NextTokens { first: first.saturating_sub(1), targets, found: Vec::new() };
         let mut job = Job::score(asked.len(), Scores::Next(next));
+        job.admitted = true;
         job.ticket = cancel.ticket();
         let stream = Stream::start(&self.slot, &mut engine, job)?;
         drop(engine);

@@ -41,12 +41,14 @@ pub(crate) struct Delivery {
     at_the_end: bool,
     /// From then on, its deadline counts.
     since: Instant,
+    /// It is part of a request that was admitted.
+    admitted: bool,
 }
 
 impl Delivery {
     /// All events, asked for now.
     pub(crate) fn each_token() -> Self {
-        Delivery { at_the_end: false, since: Instant::now() }
+        Delivery { at_the_end: false, ..Delivery::at_the_end() }
     }
 
     /// The completion alone, asked for now.
@@ -56,7 +58,12 @@ impl Delivery {
 
     /// The completion alone, asked for at `since`.
     pub(crate) fn at_the_end_since(since: Instant) -> Self {
-        Delivery { at_the_end: true, since }
+        Delivery { at_the_end: true, since, admitted: false }
+    }
+
+    /// As [`Delivery::at_the_end_since`], for a part of a request that was admitted: it begins, whatever waits.
+    pub(crate) fn of_a_part_since(since: Instant) -> Self {
+        Delivery { admitted: true, ..Delivery::at_the_end_since(since) }
     }
 }
 
@@ -189,7 +196,9 @@ impl Session {
             .transpose()?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
-        engine.check_queue()?;
+        if !delivery.admitted {
+            engine.check_queue()?;
+        }
         let sequence = engine.idle(*id)?;
         check_vocabulary(loaded, whole.as_deref().unwrap_or_default())?;
         let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
@@ -246,7 +255,7 @@ impl Session {
         let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);
         job.constrained = constrained;
-        job.quiet = delivery.at_the_end;
+        (job.quiet, job.admitted) = (delivery.at_the_end, delivery.admitted);
         job.count_deadline_from(delivery.since);
         job.ticket = ticket;
         let replaced = whole.is_some();
