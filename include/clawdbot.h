@@ -865,6 +865,8 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   Default: the model's.
  * - bad_words_ids (a list of at most 10000 lists of token ids): Sequences of tokens that are never generated. One that
  *   is only an end-of-sequence token has no effect. Default: the model's.
+ * - bad_words (a list of at most 1024 texts): Texts that are never in the output, whatever tokens spell them. Default:
+ *   none.
  * - no_repeat_ngram_size (a whole number from 0 to 4294967295): No sequence of this many tokens occurs twice, counting
  *   the prompt; 0 is off. Default: the model's, or 0.
  * - min_tokens (a whole number from 0 to 4294967295): Generate at least this many tokens before one that ends the

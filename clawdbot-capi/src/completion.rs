@@ -26,16 +26,19 @@ pub struct clawdbot_completion {
     reasoning: Text,
     tool_calls: Text,
     logprobs: Option<Vec<TokenReport>>,
+    prompt_logprobs: Option<Vec<TokenReport>>,
 }
 
 impl clawdbot_completion {
     pub(crate) fn new(completion: Completion) -> Self {
         let text = Text::from(completion.text.clone());
-        let logprobs = completion.logprobs.as_ref().map(|all| all.iter().map(TokenReport::new).collect());
+        let reports = |all: &Vec<Logprobs>| all.iter().map(TokenReport::new).collect();
+        let logprobs = completion.logprobs.as_ref().map(reports);
+        let prompt_logprobs = completion.prompt_logprobs.as_ref().map(reports);
         let reasoning = Text::from(completion.reasoning.clone());
         let calls = completion.tool_calls.iter().map(|call| serde_json::Value::Object(call.to_json()));
         let tool_calls = Text::from(calls.collect::<serde_json::Value>().to_string());
-        clawdbot_completion { completion, text, reasoning, tool_calls, logprobs }
+        clawdbot_completion { completion, text, reasoning, tool_calls, logprobs, prompt_logprobs }
     }
 }
 
@@ -243,8 +246,28 @@ pub extern "C" fn clawdbot_completion_logprobs(
     })
 }
 
-/// All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, and the options that
-/// were in force.
+/// As `clawdbot_completion_logprobs`, of the token of the prompt number `index` + 1: nothing says how likely the first one is.
+/// `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `prompt_logprobs` was set.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_prompt_logprobs(
+    completion: Option<&clawdbot_completion>,
+    index: usize,
+    chosen: Option<&mut MaybeUninit<clawdbot_logprob>>,
+    top: Option<&mut MaybeUninit<*const clawdbot_logprob>>,
+    count: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let all = required(completion, "completion")?.prompt_logprobs.as_ref();
+        let all = all.ok_or_else(|| invalid("log-probabilities need the option prompt_logprobs"))?;
+        let missing = || invalid(format!("index: expected less than {}, found {index}", all.len()));
+        all.get(index).ok_or_else(missing)?.give(chosen, top, count);
+        Ok(())
+    })
+}
+
+/// All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, prompt_logprobs, and
+/// the options that were in force.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_completion_json(
     completion: Option<&clawdbot_completion>,

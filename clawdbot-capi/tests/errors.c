@@ -78,6 +78,7 @@ static void null_handles(void) {
     NULL_FAILS("completion", clawdbot_completion_finish_reason(NULL, &reason, &error));
     NULL_FAILS("completion", clawdbot_completion_usage(NULL, &usage, &error));
     NULL_FAILS("completion", clawdbot_completion_logprobs(NULL, 0, NULL, NULL, NULL, &error));
+    NULL_FAILS("completion", clawdbot_completion_prompt_logprobs(NULL, 0, NULL, NULL, NULL, &error));
     NULL_FAILS("completion", clawdbot_completion_json(NULL, &string, &error));
 #undef NULL_FAILS
     CHECK(model == UNTOUCHED(clawdbot_model) && session == UNTOUCHED(clawdbot_session));
@@ -151,6 +152,8 @@ static void bad_options(const clawdbot_model *model) {
     }
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "logprobs",
           clawdbot_completion_logprobs(completion, 0, NULL, NULL, NULL, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "prompt_logprobs",
+          clawdbot_completion_prompt_logprobs(completion, 0, NULL, NULL, NULL, &error));
     clawdbot_completion_free(completion);
     clawdbot_options_free(made);
 

@@ -191,6 +191,8 @@ pub struct Completion {
     pub usage: Usage,
     /// One entry for each generated token, if asked for.
     pub logprobs: Option<Vec<Logprobs>>,
+    /// One entry for each token of the prompt but the first, if asked for.
+    pub prompt_logprobs: Option<Vec<Logprobs>>,
     /// The further completions of the prompt, if `n` asks for several. They have none themselves.
     pub alternatives: Vec<Completion>,
     /// The options that were in force, defaults included.
@@ -206,6 +208,7 @@ impl PartialEq for Completion {
             && self.warnings == other.warnings
             && self.token_ids == other.token_ids
             && self.logprobs == other.logprobs
+            && self.prompt_logprobs == other.prompt_logprobs
             && self.alternatives == other.alternatives
     }
 }
@@ -304,7 +307,7 @@ macro_rules! json {
 }
 
 json! {
-    Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs alternatives options }
+    Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs prompt_logprobs alternatives options }
     ToolCall { index id name arguments }
     TokenLogprob { id logprob }
     Usage {
@@ -388,6 +391,7 @@ mod tests {
             finish_reason: FinishReason::Length,
             usage: Usage { prompt_tokens: 2, queue_seconds: 0.25, decode_seconds: 0.1, ..Usage::default() },
             logprobs: Some(vec![logprobs.clone()]),
+            prompt_logprobs: Some(vec![logprobs.clone()]),
             alternatives: Vec::new(),
             options: options.as_object().unwrap().clone(),
         };
@@ -414,6 +418,7 @@ mod tests {
             Completion { token_ids: vec![4], ..completion.clone() },
             Completion { finish_reason: FinishReason::Stop, ..completion.clone() },
             Completion { logprobs: None, ..completion.clone() },
+            Completion { prompt_logprobs: None, ..completion.clone() },
             Completion { alternatives: vec![completion.clone()], ..completion.clone() },
         ] {
             assert_ne!(other, completion);

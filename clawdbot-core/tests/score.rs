@@ -4,8 +4,8 @@
 mod support;
 
 use clawdbot_core::{
-    AddSpecialTokens, CancelHandle, ContinuationScore, Driver, ErrorKind, Model, ModelOptions, Prompt,
-    Runtime, RuntimeOptions, Source,
+    AddSpecialTokens, CancelHandle, Completion, ContinuationScore, Driver, ErrorKind, GenerateOptions, Model,
+    ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
 };
 
 fn load(source: &Source, driver: Driver, budget: Option<u64>) -> Model {
@@ -136,4 +136,74 @@ fn an_error_names_its_continuation() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     model.close();
     assert_eq!(model.score("Once", &["a".into()]).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+fn check_prompt(model: &Model, prompt: &[u32], top: usize, found: &Completion) {
+    let scores = found.prompt_logprobs.as_ref().unwrap();
+    let expected = by_logits(model, prompt, 1);
+    assert_eq!(scores.len(), prompt.len() - 1);
+    for (at, (score, (logprob, greedy))) in scores.iter().zip(expected).enumerate() {
+        assert_eq!((score.chosen.id, score.chosen.logprob.to_bits()), (prompt[at + 1], logprob.to_bits()));
+        assert_eq!(score.top.len(), top);
+        assert!(score.top.is_sorted_by(|a, b| a.logprob >= b.logprob));
+        if let Some(first) = score.top.first() {
+            assert_eq!(first.id == prompt[at + 1], greedy);
+        }
+    }
+    assert_eq!(found.options["prompt_logprobs"], top);
+    assert_eq!(found.usage.cached_tokens, 0);
+}
+
+/// A request that tells how likely its prompt is, and generates as others do.
+#[test]
+fn prompts_are_scored_to_the_bit() {
+    let families = ["llama", "gemma3", "qwen3_5"].map(|family| Source::Path(support::family(family)));
+    for source in [Source::Builtin].into_iter().chain(families) {
+        for driver in [Driver::Caller, Driver::Thread] {
+            let model = load(&source, driver, None);
+            let plain = GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(20_u32);
+            for length in [1, 2, 64, 65, 150] {
+                let prompt = tokens(length, 1);
+                // What the first one leaves in the cache is computed again.
+                let expected = model.generate(prompt.clone(), &plain).unwrap();
+                assert_eq!(expected.prompt_logprobs, None);
+                for top in [0, 3] {
+                    let options = plain.clone().prompt_logprobs(top);
+                    let found = model.generate(prompt.clone(), &options).unwrap();
+                    assert_eq!(found.token_ids, expected.token_ids);
+                    check_prompt(&model, &prompt, top as usize, &found);
+                    let several = model.generate(prompt.clone(), &options.n(3_u32)).unwrap();
+                    assert_eq!((several.token_ids.clone(), several.alternatives.len()), (found.token_ids, 2));
+                    check_prompt(&model, &prompt, top as usize, &several);
+                    assert!(several.alternatives.iter().all(|one| one.prompt_logprobs.is_none()));
+                }
+            }
+            let mut session = model.session().unwrap();
+            session.append(tokens(40, 2), AddSpecialTokens::No).unwrap();
+            session.generate(&plain).unwrap();
+            session.append(tokens(30, 3), AddSpecialTokens::No).unwrap();
+            let prompt = session.tokens().unwrap();
+            let found = session.generate(&plain.clone().prompt_logprobs(1_u32)).unwrap();
+            check_prompt(&model, &prompt, 1, &found);
+            assert_eq!(model.generate(prompt, &plain).unwrap().token_ids, found.token_ids);
+        }
+    }
+}
+
+/// Requests that lose their pages while their prompts are scored.
+#[test]
+fn prompts_are_scored_in_a_tight_budget() {
+    let plan = load(&Source::Builtin, Driver::Caller, None).info().plan.clone();
+    let budget = plan.weights_bytes + plan.scratch_bytes + 6 * plan.kv_bytes_per_token * 64;
+    let model = load(&Source::Builtin, Driver::Caller, Some(budget));
+    let options = GenerateOptions::default()
+        .temperature(0.0)
+        .ignore_eos(true)
+        .max_tokens(150_u32)
+        .prompt_logprobs(2_u32);
+    let prompts: Vec<Vec<u32>> = (0..6).map(|salt| tokens(100 + salt, salt)).collect();
+    let found = model.generate_batch(prompts.iter().cloned().map(Prompt::from).collect(), &options);
+    for (prompt, found) in prompts.iter().zip(found) {
+        check_prompt(&model, prompt, 2, &found.unwrap());
+    }
 }

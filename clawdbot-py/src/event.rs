@@ -306,12 +306,25 @@ pub(crate) struct Completion {
     core: core::Completion,
     /// Made when they are first looked at.
     logprobs: PyOnceLock<Option<Vec<Py<Logprobs>>>>,
+    prompt_logprobs: PyOnceLock<Option<Vec<Py<Logprobs>>>>,
 }
 
 impl From<core::Completion> for Completion {
     fn from(core: core::Completion) -> Self {
-        Completion { core, logprobs: PyOnceLock::new() }
+        Completion { core, logprobs: PyOnceLock::new(), prompt_logprobs: PyOnceLock::new() }
     }
+}
+
+/// The objects of `all`, which are made when they are first looked at.
+fn made_once(
+    py: Python<'_>,
+    made: &PyOnceLock<Option<Vec<Py<Logprobs>>>>,
+    all: Option<&Vec<core::Logprobs>>,
+) -> PyResult<Option<Vec<Py<Logprobs>>>> {
+    let made = made.get_or_try_init(py, || {
+        all.map(|all| all.iter().cloned().map(|one| Py::new(py, Logprobs(one))).collect()).transpose()
+    })?;
+    Ok(made.as_ref().map(|all| all.iter().map(|one| one.clone_ref(py)).collect()))
 }
 
 impl Completion {
@@ -367,11 +380,13 @@ plain_data! {
         /// One entry for each generated token, if asked for.
         #[getter]
         fn logprobs(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<Logprobs>>>> {
-            let made = self.logprobs.get_or_try_init(py, || {
-                let all = self.core.logprobs.as_ref();
-                all.map(|all| all.iter().cloned().map(|one| Py::new(py, Logprobs(one))).collect()).transpose()
-            })?;
-            Ok(made.as_ref().map(|all| all.iter().map(|one| one.clone_ref(py)).collect()))
+            made_once(py, &self.logprobs, self.core.logprobs.as_ref())
+        }
+
+        /// One entry for each token of the prompt but the first, if asked for.
+        #[getter]
+        fn prompt_logprobs(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<Logprobs>>>> {
+            made_once(py, &self.prompt_logprobs, self.core.prompt_logprobs.as_ref())
         }
 
         /// The further completions of the prompt, if `n` asks for several.

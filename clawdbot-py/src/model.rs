@@ -209,6 +209,7 @@ impl Model {
     /// - begin_suppress_tokens: Tokens that are never generated as the first token. Default: the model's.
     /// - bad_words_ids: Sequences of tokens that are never generated. One that is only an end-of-sequence token has no
     ///   effect. Default: the model's.
+    /// - bad_words: Texts that are never in the output, whatever tokens spell them. Default: none.
     /// - no_repeat_ngram_size: No sequence of this many tokens occurs twice, counting the prompt; 0 is off. Default:
     ///   the model's, or 0.
     /// - min_tokens: Generate at least this many tokens before one that ends the generation. Default: the model's, or

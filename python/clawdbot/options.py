@@ -106,6 +106,8 @@ class GenerateOptions(TypedDict, total=False):
     bad_words_ids: Collection[Sequence[int]] | None
     """Sequences of tokens that are never generated. One that is only an end-of-sequence token has no effect.
     Default: the model's."""
+    bad_words: str | Collection[str] | None
+    """Texts that are never in the output, whatever tokens spell them. Default: none."""
     no_repeat_ngram_size: int | None
     """No sequence of this many tokens occurs twice, counting the prompt; 0 is off. Default: the model's, or 0."""
     min_tokens: int | None

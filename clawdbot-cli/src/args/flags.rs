@@ -53,6 +53,7 @@ const EXCEPTIONS: &[Exception] = &[
     Exception { name: "chat_template", left_out: true, ..SAME },
     Exception { name: "kernels", parser: Some(tiers), ..SAME },
     Exception { name: "logprobs", requires: Some("json"), note: "Needs --json.", ..SAME },
+    Exception { name: "prompt_logprobs", requires: Some("json"), note: "Needs --json.", ..SAME },
     Exception { name: "max_tokens", short: Some('n'), ..SAME },
     Exception { name: "offline", switch: true, ..SAME },
     Exception { name: "reference_model", note: "Or a name OWNER/NAME.", ..SAME },

@@ -22,7 +22,7 @@ reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. The line end at th
 is kept; a byte order mark is dropped from both.
 
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
-token_ids, finish_reason, usage, logprobs, options in force; or {\"error\": {code, kind, message, detail}}.")]
+token_ids, finish_reason, usage, logprobs, prompt_logprobs, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
     #[arg(value_name = "PROMPT", value_parser = texts::text, conflicts_with_all = ["prompt", "prompt_file"])]

@@ -7,10 +7,11 @@ use serde_json::Value;
 
 use super::loaded::Loaded;
 use super::reply::Reply;
-use super::session::{Delivery, Session, Stream, Wanted, check_vocabulary, no_beginning, overflow};
+use super::session::{Delivery, Filled, Session, Stream, Wanted, check_vocabulary, no_beginning, overflow};
 use crate::cancel::CancelHandle;
+use crate::engine::PromptScores;
 use crate::error::{Error, Result};
-use crate::event::{Completion, Usage};
+use crate::event::Completion;
 use crate::options::GenerateOptions;
 
 /// A request whose completions have begun.
@@ -25,7 +26,7 @@ pub(super) struct Ending {
     options: GenerateOptions,
     seed: u64,
     /// Of computing the prompt.
-    usage: Usage,
+    filled: Filled,
 }
 
 impl Alternatives {
@@ -54,7 +55,8 @@ impl Alternatives {
         let (options, seed) = options.seeded();
         // Each completion begins with the logits of the last token.
         let common = tokens.split_last().map_or(&[][..], |(_, common)| common);
-        let (base, usage) = Session::filled(Arc::clone(loaded), common, &options, called, cancel)?;
+        let scores = options.prompt_logprobs.map(|top| PromptScores::new(&tokens, top));
+        let (base, filled) = Session::filled(Arc::clone(loaded), common, scores, &options, called, cancel)?;
         let begin = |index| {
             let own = options.of_completion(index, seed);
             let mut session = base.fork()?;
@@ -67,7 +69,7 @@ impl Alternatives {
             )
         };
         let streams = (0..options.completions()).map(begin).collect::<Result<_>>()?;
-        Ok(Alternatives { streams, ending: Ending { options, seed, usage } })
+        Ok(Alternatives { streams, ending: Ending { options, seed, filled } })
     }
 
     /// Computes to the end.
@@ -93,7 +95,7 @@ impl Ending {
     /// # Errors
     /// `Internal` without any.
     pub(super) fn choose(&self, mut completions: Vec<Completion>) -> Result<Completion> {
-        let Ending { options, seed, usage } = self;
+        let Ending { options, seed, filled: Filled { usage, prompt_logprobs } } = self;
         if options.best_of.is_some() {
             // Those that are equally good stay in the order of their seeds.
             completions.sort_by(|a, b| mean_logprob(b).total_cmp(&mean_logprob(a)));
@@ -109,10 +111,14 @@ impl Ending {
         let mut first =
             completions.next().ok_or_else(|| Error::internal("expected a completion, found none"))?;
         first.alternatives = completions.collect();
+        first.prompt_logprobs.clone_from(prompt_logprobs);
         // The same options give all of it again.
-        for (name, value) in
-            [("n", options.n.into()), ("best_of", options.best_of.into()), ("seed", Value::from(*seed))]
-        {
+        for (name, value) in [
+            ("n", options.n.into()),
+            ("best_of", options.best_of.into()),
+            ("prompt_logprobs", options.prompt_logprobs.into()),
+            ("seed", Value::from(*seed)),
+        ] {
             first.options.insert(name.to_owned(), value);
         }
         first.usage.cached_tokens = usage.cached_tokens;

@@ -83,7 +83,7 @@ impl Model {
         let common = wholes.iter().map(|whole| common_length(&whole.tokens, head)).min().unwrap_or(0);
         let common = &head[..common.min(first.saturating_sub(1))];
         let options = GenerateOptions::default().adapter(adapter.map(str::to_owned));
-        let (base, _) = Session::filled(Arc::clone(&loaded), common, &options, Instant::now(), cancel)?;
+        let (base, _) = Session::filled(Arc::clone(&loaded), common, None, &options, Instant::now(), cancel)?;
         let most = PASSES_AHEAD * loaded.bounds.max_batch() as usize;
         let most = loaded.options.max_queue.map_or(most, |queue| most.min(queue as usize)).max(1);
         let mut running: VecDeque<Stream> = VecDeque::new();

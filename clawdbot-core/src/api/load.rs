@@ -9,6 +9,7 @@ use super::model::{Model, ModelInfo};
 use super::mtp::MtpOpened;
 use super::plan::{Plan, Sizes};
 use super::speculation::{Draft, Role};
+use super::spellings::Spellings;
 use crate::cancel::{Progress, reporting};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
@@ -213,6 +214,7 @@ impl Runtime {
             vectors,
             fingerprint: Mutex::default(),
             constraints: Constraints::default(),
+            spellings: Spellings::default(),
             reservation,
         };
         let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch, meter)?;

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::bounds::Bounds;
 use super::constrain::Constraints;
+use super::spellings::Spellings;
 use super::users::Users;
 use crate::cancel::{CancelHandle, cancelled};
 use crate::engine::{Engine, Limits};
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     /// Of the model, once somebody asked.
     pub(crate) fingerprint: Mutex<Option<Fingerprint>>,
     pub(crate) constraints: Constraints,
+    pub(crate) spellings: Spellings,
     /// The bytes of the weights.
     pub(crate) reservation: Reservation,
 }

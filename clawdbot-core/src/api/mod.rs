@@ -27,6 +27,7 @@ mod score;
 mod served;
 pub(crate) mod session;
 mod speculation;
+mod spellings;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]

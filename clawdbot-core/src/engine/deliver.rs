@@ -14,7 +14,7 @@ use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{Drawable, History, Sampled, State, logprob_of, sample};
+use crate::sampling::{Drawable, History, Logprobs, Rules, Sampled, State, logprob_of, sample};
 
 impl Engine {
     /// Samples, and turns the results of a pass into events.
@@ -30,15 +30,30 @@ impl Engine {
             if share.drafts == 0 {
                 sequence.settle(&mut self.cache, share.start);
             }
-            let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
+            let mut rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
             let states: Vec<&[f32]> = states.by_ref().take(share.states.count).collect();
             let complete = sequence.computed == sequence.tokens.len();
             let total = sequence.tokens.len();
             let Some(job) = sequence.job.as_mut() else { continue };
             job.prefill_started.get_or_insert(started);
+            if let Some(scores) = &job.prompt_scores {
+                let wanted = scores.wanted();
+                let first = share.start + share.rows - share.logits;
+                let mut rest = Vec::new();
+                for (position, row) in (first..).zip(rows) {
+                    // The logits of the last token, and of drafts, say what comes next.
+                    if position + 1 >= total && !job.fills {
+                        rest.push(row);
+                    } else if wanted.contains(&position) {
+                        let token = scores.targets[position];
+                        marks.push(Mark { top: Some(scores.top), ..Mark::new(share.id, row, token) });
+                    }
+                }
+                rows = rest;
+            }
             if job.fills {
                 if complete {
-                    sequence.finish(FinishReason::Length);
+                    marked.push(share.id);
                 }
                 continue;
             }
@@ -56,7 +71,7 @@ impl Engine {
                 Some(Scores::Next(next)) => {
                     let first = share.start + share.rows - share.logits;
                     let wanted = (first..).zip(rows).filter_map(|(position, logits)| {
-                        Some(Mark { id: share.id, logits, token: next.target(position)?, outcome: None })
+                        Some(Mark::new(share.id, logits, next.target(position)?))
                     });
                     marks.extend(wanted);
                     if complete {
@@ -79,15 +94,17 @@ impl Engine {
             job.add_drafts(share.drafts);
             drawn.push((share, rows.into_iter()));
         }
-        for Mark { id, outcome, .. } in mark_all(model, marks) {
+        for Mark { id, outcome, top, .. } in mark_all(model, marks) {
             let job = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut());
             let Some(job) = job.filter(|job| !job.is_finished()) else { continue };
             match outcome {
-                Some(Ok((logprob, greedy))) => {
-                    if let Some(Scores::Next(next)) = &mut job.scores {
-                        next.found.push(TokenScore { logprob, greedy });
+                Some(Ok((score, greedy))) => match (&mut job.scores, &mut job.prompt_scores) {
+                    (_, Some(scores)) if top.is_some() => scores.found.push(score),
+                    (Some(Scores::Next(next)), _) => {
+                        next.found.push(TokenScore { logprob: score.chosen.logprob, greedy });
                     }
-                }
+                    _ => {}
+                },
                 Some(Err(error)) => job.fail(error),
                 None => {}
             }
@@ -113,6 +130,7 @@ impl Engine {
                     logits: rows.next()?,
                     options: &job.options,
                     history,
+                    rules: job.rules(),
                     state: job.sampling,
                     constrained: constrained.remove(&share.id),
                     left: job.left(sequence.tokens.len(), model.max_context()),
@@ -172,6 +190,7 @@ struct Draw<'a> {
     logits: &'a mut [f32],
     options: &'a Resolved,
     history: History<'a>,
+    rules: Rules<'a>,
     state: State,
     constrained: Option<Box<Constrained>>,
     /// Most tokens that may come, this one included.
@@ -181,11 +200,11 @@ struct Draw<'a> {
 
 impl Draw<'_> {
     fn run(&mut self, drawable: &Drawable) {
-        let Draw { logits, options, history, state, constrained, left, outcome, .. } = self;
+        let Draw { logits, options, history, rules, state, constrained, left, outcome, .. } = self;
         *outcome = Some(match constrained {
-            None => sample(logits, drawable, options, history, state, None),
+            None => sample(logits, drawable, options, history, state, *rules),
             Some(constrained) => constrained.draw(logits, state, *left, |logits, state, allowed| {
-                sample(logits, drawable, options, history, state, allowed)
+                sample(logits, drawable, options, history, state, Rules { allowed, ..*rules })
             }),
         });
     }
@@ -205,13 +224,24 @@ struct Mark<'a> {
     id: SequenceId,
     logits: &'a [f32],
     token: u32,
+    /// How many of the most likely tokens are wanted with it, of a prompt.
+    top: Option<usize>,
     /// Its log-probability, and whether it is the most likely one.
-    outcome: Option<Result<(f32, bool)>>,
+    outcome: Option<Result<(Logprobs, bool)>>,
+}
+
+impl<'a> Mark<'a> {
+    fn new(id: SequenceId, logits: &'a [f32], token: u32) -> Self {
+        Mark { id, logits, token, top: None, outcome: None }
+    }
 }
 
 /// Scores tokens in parallel.
 fn mark_all<'a>(model: &impl Served, mut marks: Vec<Mark<'a>>) -> Vec<Mark<'a>> {
-    let run = |mark: &mut Mark<'_>| mark.outcome = Some(logprob_of(mark.logits, mark.token));
+    let drawable = model.drawable();
+    let run = |mark: &mut Mark<'_>| {
+        mark.outcome = Some(logprob_of(mark.logits, drawable, mark.token, mark.top.unwrap_or(0)));
+    };
     let done = if marks.len() < 2 {
         marks.iter_mut().for_each(run);
         Ok(())

@@ -110,7 +110,10 @@ impl Engine {
         let sequence = self.sequences.get(&id)?;
         let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
         // Of those that are computed again, not all are wanted.
-        let first = sequence.job.as_ref().and_then(|job| job.scores.as_ref()).map_or(0, Scores::first);
+        let job = sequence.job.as_ref();
+        let first = job.and_then(|job| job.scores.as_ref()).map(Scores::first);
+        let of_prompt = job.and_then(|job| job.prompt_scores.as_ref()).map(|scores| scores.wanted().start);
+        let first = first.or(of_prompt).unwrap_or(0);
         let logits = logits.min((start + rows).saturating_sub(first));
         let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
         let states = StatePositions { first: wanted.start, count: wanted.len() };

@@ -93,7 +93,7 @@ use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
 pub(crate) use save::{Held, Image, SwappedImage, lost};
-pub(crate) use scores::{NextTokens, Scores, TokenScore};
+pub(crate) use scores::{NextTokens, PromptScores, Scores, TokenScore};
 pub(crate) use sequence::{Job, Sequence};
 pub(crate) use served::{Resources, Served};
 use swapped::Swapped;
@@ -309,6 +309,10 @@ impl Engine {
             self.groups.rest();
         }
         let ticket = job.ticket.clone();
+        if job.prompt_scores.is_some() {
+            // Logits of what is cached are not there any more.
+            self.discard(id);
+        }
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         // A job starts from the logits of the last token, so that token is computed again if `truncate` left it cached.
         let last = sequence.tokens.len().saturating_sub(1);

@@ -60,7 +60,10 @@ impl Sequence {
 
     /// Whether it may begin with what is known: it has not begun, and needs nothing of the tokens that are.
     pub(super) fn may_attach(&self) -> bool {
-        let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
+        let generates = self
+            .job
+            .as_ref()
+            .is_some_and(|job| job.scores.is_none() && job.pooler.is_none() && job.prompt_scores.is_none());
         generates && self.is_plain() && !self.turn.admitted && self.makes_progress() && self.swapped.is_none()
     }
 }

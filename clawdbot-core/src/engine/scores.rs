@@ -1,5 +1,9 @@
 //! What requests for scores keep of the logits of their tokens.
 
+use std::ops::Range;
+
+use crate::sampling::{Logprobs, TokenLogprob};
+
 /// What a request for scores gathers, in the order of positions.
 #[derive(Debug)]
 pub(crate) enum Scores {
@@ -29,6 +33,36 @@ impl NextTokens {
     /// The token whose score is that of the logits at `position`, if it is wanted.
     pub(super) fn target(&self, position: usize) -> Option<u32> {
         self.targets.get(position.checked_sub(self.first)?).copied()
+    }
+}
+
+/// How likely the tokens of a request's own prompt are, which is gathered before it generates.
+#[derive(Debug)]
+pub(crate) struct PromptScores {
+    /// The tokens after the first one.
+    pub(crate) targets: Vec<u32>,
+    /// How many of the most likely tokens are told with each.
+    pub(crate) top: usize,
+    /// Of the first of them.
+    pub(crate) found: Vec<Logprobs>,
+}
+
+impl PromptScores {
+    /// For the tokens of `prompt`, with `top` of the most likely ones each.
+    pub(crate) fn new(prompt: &[u32], top: u32) -> Self {
+        let targets = prompt.get(1..).unwrap_or_default().to_vec();
+        PromptScores { targets, top: top as usize, found: Vec::new() }
+    }
+
+    /// The tokens whose scores are not known yet, by the positions whose logits say them.
+    pub(super) fn wanted(&self) -> Range<usize> {
+        self.found.len()..self.targets.len()
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let each = size_of::<Logprobs>() + self.top * size_of::<TokenLogprob>();
+        size_of::<u32>() * self.targets.capacity() + each * self.found.len()
     }
 }
 

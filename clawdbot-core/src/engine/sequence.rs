@@ -11,7 +11,7 @@ use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
 use super::queue::Rank;
-use super::scores::Scores;
+use super::scores::{PromptScores, Scores};
 use super::swapped::Swapped;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
@@ -21,7 +21,7 @@ use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::metrics::{MAX_DRAFTS, Meter, Times};
 use crate::options::{GenerateOptions, Resolved};
-use crate::sampling::{Logprobs, Sampled, State, TokenLogprob};
+use crate::sampling::{BadWords, Logprobs, Rules, Sampled, State, TokenLogprob};
 
 /// The tokens and the cached state of a conversation or of a single request.
 #[derive(Debug, Default)]
@@ -81,6 +81,8 @@ pub(crate) struct Job {
     pub(super) looked_up: bool,
     /// What is gathered of logits, if the request is for scores.
     pub(crate) scores: Option<Scores>,
+    /// How likely its prompt is, if it is to say that.
+    pub(crate) prompt_scores: Option<PromptScores>,
     /// Collector of hidden states, if the request is for a pooled vector.
     pub(crate) pooler: Option<Pooler>,
     /// Whether it is to compute its tokens, and gathers nothing.
@@ -88,6 +90,8 @@ pub(crate) struct Job {
     /// Whether only the completion is queued, and no event for each token.
     pub(crate) quiet: bool,
     text: Option<JobText>,
+    /// Texts that its output never has.
+    pub(crate) bad_words: Option<Arc<BadWords>>,
     /// All that was emitted so far.
     emitted: Said,
     logprobs: Vec<Logprobs>,
@@ -143,10 +147,12 @@ impl Job {
             cached: 0,
             looked_up: false,
             scores: None,
+            prompt_scores: None,
             pooler: None,
             fills: false,
             quiet: false,
             text,
+            bad_words: None,
             emitted: Said::default(),
             logprobs: Vec::new(),
             sampling: State::default(),
@@ -207,6 +213,11 @@ impl Job {
         job
     }
 
+    /// What says which of its tokens may come, besides options and constraint.
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules { bad_words: self.bad_words.as_deref(), allowed: None }
+    }
+
     /// Bytes that it keeps.
     fn bytes(&self) -> usize {
         let report = |options: &Resolved| match options.logprobs {
@@ -221,10 +232,20 @@ impl Job {
             + BIAS_BYTES * self.options.logit_bias.len()
             + 2 * 4 * self.options.stop_token_ids.len()
             + 2 * 4 * self.options.allowed_token_ids.as_ref().map_or(0, Vec::len)
-            + 2 * self.options.dry_sequence_breakers.iter().map(String::len).sum::<usize>();
+            + 2 * self.options.dry_sequence_breakers.iter().map(String::len).sum::<usize>()
+            + 2 * self.options.bad_words.iter().map(String::len).sum::<usize>();
         let text = self.text.as_ref().map_or(0, JobText::bytes);
         let constrained = self.constrained.as_ref().map_or(0, |constrained| constrained.bytes());
-        self.emitted.bytes() + text + constrained + self.logprobs.len() * report + events + options
+        let bad_words = self.bad_words.as_ref().map_or(0, |bad_words| bad_words.size());
+        let prompt = self.prompt_scores.as_ref().map_or(0, PromptScores::bytes);
+        self.emitted.bytes()
+            + prompt
+            + text
+            + constrained
+            + bad_words
+            + self.logprobs.len() * report
+            + events
+            + options
     }
 
     /// Most tokens that may come after `tokens` of them.
@@ -320,6 +341,8 @@ impl Sequence {
             (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
         let (rank, computed, turn) = (self.rank, self.reach(), self.turn);
         let most_rows = job.most_rows;
+        let unsaid = job.prompt_scores.as_ref().is_some_and(|scores| !scores.wanted().is_empty());
+        let want = if unsaid { Want::Scores } else { want };
         let (group, served, held) = (job.group, 0, 0);
         Some(Entry {
             id,
@@ -419,6 +442,7 @@ impl Sequence {
                 mask_p50_seconds: masks.p50,
                 mask_p99_seconds: masks.p99,
             },
+            prompt_logprobs: job.prompt_scores.take().map(|scores| scores.found),
             logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
             alternatives: Vec::new(),
             options: job.options.to_json(),

@@ -6,6 +6,7 @@ use super::constraint::{JsonSchema, MAX_CHOICES, at_most_one};
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
+use super::logprobs::LogprobsMode;
 use super::samplers::{Asked, Sampler, check_samplers, samplers_in_force};
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
@@ -13,6 +14,12 @@ use crate::output::{AUTO, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES};
 
 /// Most stop strings of a request.
 pub(crate) const MAX_STOPS: usize = 64;
+
+/// Most texts that are never in the output.
+const MAX_BAD_TEXTS: usize = 1024;
+
+/// Most bytes of each.
+const MAX_BAD_TEXT: usize = 1024;
 
 /// Most completions of a request.
 const MAX_COMPLETIONS: u32 = 128;
@@ -103,6 +110,8 @@ options! {
         begin_suppress_tokens: Option<Vec<u32>> [IDS] = None, "the model's";
         /// Sequences of tokens that are never generated. One that is only an end-of-sequence token has no effect.
         bad_words_ids: Option<Vec<Vec<u32>>> [OptionType::List { of: &IDS, most: MAX_BAD_WORDS }] = None, "the model's";
+        /// Texts that are never in the output, whatever tokens spell them.
+        bad_words: Option<Vec<String>> [OptionType::List { of: &OptionType::Text, most: MAX_BAD_TEXTS }] = None, "none";
         /// No sequence of this many tokens occurs twice, counting the prompt; 0 is off.
         no_repeat_ngram_size: Option<u32> = None, "the model's, or 0";
         /// Generate at least this many tokens before one that ends the generation.
@@ -129,6 +138,12 @@ options! {
         choices: Option<Vec<String>> [OptionType::List { of: &OptionType::Text, most: MAX_CHOICES }] = None, "none";
         /// Report the log-probability of each generated token, and of this many most likely tokens.
         logprobs: Option<u32> [whole(0, 64)] = None, "nothing is reported";
+        /// Which distribution `logprobs` are of: `raw`, the model's own; `masked`, the same over the tokens that masks and the
+        /// constraint allow.
+        logprobs_mode: LogprobsMode = LogprobsMode::Raw, "raw";
+        /// Report the log-probability of each token of the prompt but the first, and of this many most likely tokens. What is cached
+        /// of the prompt is computed again.
+        prompt_logprobs: Option<u32> [whole(0, 64)] = None, "nothing is reported";
         /// Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already there is not doubled.
         /// Sessions take this when text is appended.
         add_special_tokens: Option<bool> = None, "true for text, false for a chat, whose template adds its own";
@@ -200,6 +215,10 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
     }
     if words.iter().any(Vec::is_empty) {
         return Err(out_of_range("bad_words_ids", "lists that are not empty", "an empty list"));
+    }
+    if options.bad_words.iter().flatten().any(|text| !(1..=MAX_BAD_TEXT).contains(&text.len())) {
+        let expected = format!("texts of 1 to {MAX_BAD_TEXT} bytes");
+        return Err(out_of_range("bad_words", &expected, "an empty text or a longer one"));
     }
     if options.group.as_ref().is_some_and(|group| group.len() > MAX_GROUP_NAME) {
         return Err(out_of_range("group", &format!("at most {MAX_GROUP_NAME} bytes"), "more"));
@@ -304,10 +323,14 @@ mod tests {
             ("allowed_token_ids", json!([])),
             ("repetition_penalty", json!(0)),
             ("logprobs", json!(65)),
+            ("prompt_logprobs", json!(65)),
+            ("logprobs_mode", json!("other")),
             ("stop", json!([""])),
             ("stop", json!("text")),
             ("suppress_tokens", json!([-1])),
             ("begin_suppress_tokens", json!(3)),
+            ("bad_words", json!([""])),
+            ("bad_words", json!(["x".repeat(1025)])),
             ("bad_words_ids", json!([[]])),
             ("bad_words_ids", json!([3])),
             ("no_repeat_ngram_size", json!(-1)),

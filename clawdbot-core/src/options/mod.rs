@@ -11,6 +11,7 @@ mod embed;
 mod generate;
 mod hub;
 mod load;
+mod logprobs;
 mod resolved;
 mod samplers;
 mod several;
@@ -29,6 +30,7 @@ pub use load::{
     Cache, Driver, EvaluateOptions, KvType, ModelOptions, Numa, PackOptions, ReferenceType, RuntimeOptions,
     Speculation, WeightType,
 };
+pub use logprobs::LogprobsMode;
 pub(crate) use resolved::{ResolveContext, Resolved};
 pub use samplers::Sampler;
 pub use spec::{NumberRange, OptionGroup, OptionSet, OptionSpec, OptionType};

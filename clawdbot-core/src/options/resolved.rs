@@ -11,6 +11,7 @@ use super::constraint::JsonSchema;
 use super::defaults::GenerationDefaults;
 use super::generate::GenerateOptions;
 use super::load::Speculation;
+use super::logprobs::LogprobsMode;
 use super::samplers::Sampler;
 use super::spec::out_of_range;
 use crate::error::Result;
@@ -92,6 +93,7 @@ pub(crate) struct Resolved {
     pub(crate) allowed_token_ids: Option<Vec<u32>>,
     pub(crate) suppress_tokens: Vec<u32>,
     pub(crate) begin_suppress_tokens: Vec<u32>,
+    pub(crate) bad_words: Vec<String>,
     pub(crate) bad_words_ids: Vec<Vec<u32>>,
     pub(crate) no_repeat_ngram_size: u32,
     pub(crate) min_tokens: u32,
@@ -107,6 +109,8 @@ pub(crate) struct Resolved {
     pub(crate) grammar: Option<String>,
     pub(crate) choices: Option<Vec<String>>,
     pub(crate) logprobs: Option<u32>,
+    pub(crate) logprobs_mode: LogprobsMode,
+    pub(crate) prompt_logprobs: Option<u32>,
     /// `None` where a session was continued, whose texts are there already.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) skip_special_tokens: bool,
@@ -249,6 +253,7 @@ impl Resolved {
                 .as_ref()
                 .unwrap_or(&defaults.begin_suppress_tokens)
                 .clone(),
+            bad_words: options.bad_words.clone().unwrap_or_default(),
             bad_words_ids,
             no_repeat_ngram_size: options
                 .no_repeat_ngram_size
@@ -266,6 +271,8 @@ impl Resolved {
             grammar: options.grammar.clone(),
             choices: options.choices.clone(),
             logprobs: options.logprobs,
+            logprobs_mode: options.logprobs_mode,
+            prompt_logprobs: options.prompt_logprobs,
             add_special_tokens: options.add_special_tokens,
             skip_special_tokens: options.skip_special_tokens,
             tool_choice: options.tool_choice.clone(),
@@ -316,6 +323,7 @@ impl Resolved {
             allowed_token_ids: None,
             suppress_tokens: Vec::new(),
             begin_suppress_tokens: Vec::new(),
+            bad_words: Vec::new(),
             bad_words_ids: Vec::new(),
             no_repeat_ngram_size: 0,
             min_tokens: 0,
@@ -330,6 +338,8 @@ impl Resolved {
             grammar: None,
             choices: None,
             logprobs: None,
+            logprobs_mode: LogprobsMode::Raw,
+            prompt_logprobs: None,
             add_special_tokens: None,
             skip_special_tokens: true,
             tool_choice: AUTO.to_owned(),
@@ -396,8 +406,8 @@ mod tests {
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25,
             "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 90,
             "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
-            "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
-            "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
+            "begin_suppress_tokens": [2], "bad_words": ["x"], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
+            "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2, "logprobs_mode": "masked", "prompt_logprobs": 3,
             "add_special_tokens": false, "skip_special_tokens": false, "tool_choice": "required", "parallel_tool_calls": false, "tool_format": "hermes", "reasoning_format": "think"
         }"#;
         let given: Value = serde_json::from_str(given).unwrap();

@@ -35,6 +35,7 @@ impl GenerateOptions {
         let options = self.clone().n(1_u32).best_of(None).seed(seed.wrapping_add(index.into()));
         // What the best are chosen by.
         let logprobs = self.logprobs.or(self.best_of.map(|_| 0));
-        options.logprobs(logprobs)
+        // The prompt is computed once.
+        options.logprobs(logprobs).prompt_logprobs(None)
     }
 }

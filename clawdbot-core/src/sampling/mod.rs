@@ -4,6 +4,7 @@
 //! temperature, top-k, top-p, min-p, typical-p, XTC, draw. All arithmetic is portable (no platform `exp`), so a seed gives the
 //! same tokens wherever the logits are the same.
 
+mod bad_words;
 mod chain;
 mod dry;
 mod filters;
@@ -16,9 +17,19 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{Resolved, Sampler};
+use crate::options::{LogprobsMode, Resolved, Sampler};
 
+pub(crate) use bad_words::BadWords;
 pub(crate) use masks::{Drawable, History};
+
+/// What says which tokens may come, besides options.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules<'a> {
+    /// Texts that are left out.
+    pub(crate) bad_words: Option<&'a BadWords>,
+    /// What a constraint allows, as bits: `id % 32` of word `id / 32`.
+    pub(crate) allowed: Option<&'a [u32]>,
+}
 
 /// The log-probability of a token under the model's own distribution (before penalties and temperature).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -82,8 +93,8 @@ pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
     PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }
 
-/// Samples the next token. Overwrites `logits`, and changes `state` as that token does. `allowed`: what a constraint allows, as
-/// bits: `id % 32` of word `id / 32`. Log-probabilities are those without it.
+/// Samples the next token. Overwrites `logits`, and changes `state` as that token does. Log-probabilities are those of the model's
+/// own distribution, or of that over the tokens that no mask forbids, as `logprobs_mode` says.
 ///
 /// # Errors
 /// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
@@ -93,15 +104,21 @@ pub(crate) fn sample(
     options: &Resolved,
     history: &History<'_>,
     state: &mut State,
-    allowed: Option<&[u32]>,
+    rules: Rules<'_>,
 ) -> Result<Sampled> {
     check_finite(logits)?;
-    let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, drawable, n as usize)));
-    let raw = report.as_ref().map(|_| logits.to_vec());
-    let id = choose(logits, drawable, options, history, state, allowed)?;
-    let logprobs = report.zip(raw).map(|((normaliser, top), raw)| {
-        let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(raw[id as usize]) - normaliser) as f32 };
-        Logprobs { chosen: entry(id), top: top.into_iter().map(entry).collect() }
+    let raw = options.logprobs.map(|n| (logits.to_vec(), n as usize));
+    let id = choose(logits, drawable, options, history, state, rules)?;
+    let logprobs = raw.map(|(mut raw, n)| {
+        if options.logprobs_mode == LogprobsMode::Masked {
+            let masked = drawable.of_tokens(logits).iter().map(|&logit| logit == f32::NEG_INFINITY);
+            let masked = masked.chain(std::iter::repeat(true));
+            raw.iter_mut()
+                .zip(masked)
+                .filter(|(_, masked)| *masked)
+                .for_each(|(raw, _)| *raw = f32::NEG_INFINITY);
+        }
+        report(&raw, drawable, id, n)
     });
     Ok(Sampled { id, logprobs })
 }
@@ -118,7 +135,7 @@ pub(crate) fn sample_id(
     state: &mut State,
 ) -> Result<u32> {
     check_finite(logits)?;
-    choose(logits, drawable, options, history, state, None)
+    choose(logits, drawable, options, history, state, Rules::default())
 }
 
 /// The next token, from logits that are finite.
@@ -128,7 +145,7 @@ fn choose(
     options: &Resolved,
     history: &History<'_>,
     state: &mut State,
-    allowed: Option<&[u32]>,
+    rules: Rules<'_>,
 ) -> Result<u32> {
     let logits = drawable.of_tokens(logits);
     for (&id, &bias) in &options.logit_bias {
@@ -144,13 +161,20 @@ fn choose(
         }
     }
     masks::mask(logits, drawable, options, history);
-    if let Some(allowed) = allowed {
+    if let Some(bad_words) = rules.bad_words {
+        bad_words.forbid(history.output, |id| {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit = f32::NEG_INFINITY;
+            }
+        });
+    }
+    if let Some(allowed) = rules.allowed {
         masks::keep(logits, allowed);
     }
     let best = argmax(logits);
     if logits[best as usize] == f32::NEG_INFINITY {
         return Err(Error::invalid_argument(
-            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
+            "suppress_tokens, begin_suppress_tokens, bad_words, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
              constraint leave no token to sample",
         ));
     }
@@ -240,15 +264,24 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     max + libm::log(sum)
 }
 
-/// The log-probability of token `id`, and whether it is the most likely one (the first of equal ones).
+/// The log-probability of token `id`, with those of the `n` most likely ones, and whether it is the most likely one (the first of
+/// equal ones).
 ///
 /// # Errors
 /// `NonFinite` when a logit is NaN or infinite, `Internal` when there is none of `id`.
-pub(crate) fn logprob_of(logits: &[f32], id: u32) -> Result<(f32, bool)> {
+pub(crate) fn logprob_of(logits: &[f32], drawable: &Drawable, id: u32, n: usize) -> Result<(Logprobs, bool)> {
     check_finite(logits)?;
-    let logit =
-        *logits.get(id as usize).ok_or_else(|| Error::internal(format!("there is no logit of {id}")))?;
-    Ok(((f64::from(logit) - log_sum_exp(logits)) as f32, argmax(logits) == id))
+    logits.get(id as usize).ok_or_else(|| Error::internal(format!("there is no logit of {id}")))?;
+    Ok((report(logits, drawable, id, n), argmax(logits) == id))
+}
+
+/// Log-probabilities of token `id` and of the `n` most likely ones: the logits less their [`log_sum_exp`].
+fn report(logits: &[f32], drawable: &Drawable, id: u32, n: usize) -> Logprobs {
+    let normaliser = log_sum_exp(logits);
+    let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(logits[id as usize]) - normaliser) as f32 };
+    let top = if n == 0 { Vec::new() } else { top(logits, drawable, n) };
+    let possible = top.into_iter().filter(|&id| logits[id as usize] > f32::NEG_INFINITY);
+    Logprobs { chosen: entry(id), top: possible.map(entry).collect() }
 }
 
 /// The `n` most likely tokens, most likely first, ties by lower id.

@@ -28,7 +28,7 @@ fn sample(
     options: &Resolved,
     history: &History<'_>,
 ) -> Result<Sampled> {
-    super::sample(logits, drawable, options, history, &mut State::default(), None)
+    super::sample(logits, drawable, options, history, &mut State::default(), Rules::default())
 }
 
 const NONE: History<'static> = History { prompt: &[], output: &[] };
@@ -340,7 +340,9 @@ fn mirostat_adapts_its_threshold() {
             let output = vec![0; step];
             let history = History { prompt: &[], output: &output };
             let id =
-                super::sample(&mut logits.to_vec(), &ALL, &options, &history, &mut state, None).unwrap().id;
+                super::sample(&mut logits.to_vec(), &ALL, &options, &history, &mut state, Rules::default())
+                    .unwrap()
+                    .id;
             (id, state.mirostat_mu.unwrap())
         };
         let (first, mu) = draw(0);
@@ -357,7 +359,7 @@ fn mirostat_adapts_its_threshold() {
     // Greedy sampling leaves it as it is.
     let mut state = State::default();
     let greedy = resolved(GenerateOptions::default().temperature(0.0));
-    super::sample(&mut logits.to_vec(), &ALL, &greedy, &NONE, &mut state, None).unwrap();
+    super::sample(&mut logits.to_vec(), &ALL, &greedy, &NONE, &mut state, Rules::default()).unwrap();
     assert_eq!(state, State::default());
 }
 
@@ -388,7 +390,7 @@ proptest! {
         }
         let draw = || {
             let mut state = State { mirostat_mu: Some(mu) };
-            let found = super::sample(&mut logits.clone(), &ALL, &resolved, &NONE, &mut state, None).unwrap().id;
+            let found = super::sample(&mut logits.clone(), &ALL, &resolved, &NONE, &mut state, Rules::default()).unwrap().id;
             (found, state)
         };
         let (id, state) = draw();
@@ -407,12 +409,43 @@ fn a_constraint_keeps_what_it_allows() {
     let logits: Vec<f32> = (0..40).map(|x| x as f32).collect();
     let options = Resolved { logprobs: Some(1), ..Resolved::greedy() };
     let bits: [u32; 2] = [u32::MAX, 0];
-    let sampled =
-        super::sample(&mut logits.clone(), &ALL, &options, &NONE, &mut State::default(), Some(&bits));
+    let sampled = super::sample(
+        &mut logits.clone(),
+        &ALL,
+        &options,
+        &NONE,
+        &mut State::default(),
+        Rules { allowed: Some(&bits), ..Rules::default() },
+    );
     let Sampled { id, logprobs } = sampled.unwrap();
     // Log-probabilities are those of all tokens.
     assert_eq!((id, logprobs.unwrap().top[0].id), (31, 39));
-    let none =
-        super::sample(&mut logits.clone(), &ALL, &options, &NONE, &mut State::default(), Some(&[0, 0]));
+    let none = super::sample(
+        &mut logits.clone(),
+        &ALL,
+        &options,
+        &NONE,
+        &mut State::default(),
+        Rules { allowed: Some(&[0, 0]), ..Rules::default() },
+    );
     assert_eq!(none.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn log_probabilities_may_be_those_of_what_masks_allow() {
+    let options = GenerateOptions::default().temperature(0.0).logprobs(3_u32).suppress_tokens(vec![0]);
+    let logits = [5.0, 1.0, 2.0, 0.0];
+    let raw =
+        sample(&mut logits.to_vec(), &ALL, &resolved(options.clone()), &NONE).unwrap().logprobs.unwrap();
+    assert_eq!((raw.chosen.id, raw.top[0].id), (2, 0));
+    let masked = resolved(options.logprobs_mode(LogprobsMode::Masked));
+    let rules = Rules { allowed: Some(&[0b1101]), ..Rules::default() };
+    let mut state = State::default();
+    let found = super::sample(&mut logits.to_vec(), &ALL, &masked, &NONE, &mut state, rules).unwrap();
+    let found = found.logprobs.unwrap();
+    // Tokens 2 and 3 are left: ln(e^2 / (e^2 + e^0)).
+    let expected = -libm::log(1.0 + libm::exp(-2.0)) as f32;
+    assert_eq!((found.chosen.id, found.top.len()), (2, 2));
+    assert!((found.chosen.logprob - expected).abs() < 1e-6);
+    assert!((found.top[1].logprob - (expected - 2.0)).abs() < 1e-6);
 }

@@ -34,6 +34,7 @@ mod stop;
 mod stream;
 mod switches;
 mod tables;
+mod texts;
 mod token_bytes;
 mod words;
 
@@ -46,6 +47,7 @@ pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
 pub use switches::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens};
 pub(crate) use tables::NoTables;
+pub(crate) use texts::TokenTexts;
 pub(crate) use token_bytes::TokenBytes;
 
 /// Most bytes of a `tokenizer.json`.

@@ -26,7 +26,7 @@ impl Tokenizer {
     /// `UnsupportedModel` if the text of a token depends on tokens after it; `InvalidTokenizer` if decoding fails.
     pub(crate) fn token_bytes(&self) -> Result<TokenBytes> {
         if self.inner.decoding == Decoding::Whole {
-            let message = "constraints: expected a tokenizer whose tokens have a text of their own, found one whose \
+            let message = "constraints and bad_words: expected a tokenizer whose tokens have a text of their own, found one whose \
                            decoder changes text across tokens";
             return Err(Error::new(ErrorKind::UnsupportedModel, message));
         }

@@ -8,30 +8,45 @@ use super::slot::Slot;
 use super::{Prompt, Session, Stream};
 use crate::api::loaded::Loaded;
 use crate::cancel::CancelHandle;
-use crate::engine::{Job, NextTokens, Scores};
+use crate::engine::{Job, NextTokens, PromptScores, Scores};
 use crate::error::Result;
-use crate::event::Usage;
+use crate::event::{Completion, Usage};
 use crate::forward::adapter::Adapter;
 use crate::options::GenerateOptions;
+use crate::sampling::Logprobs;
 use crate::tokenizer::AddSpecialTokens;
+
+/// What came of computing a prompt.
+pub(crate) struct Filled {
+    pub(crate) usage: Usage,
+    pub(crate) prompt_logprobs: Option<Vec<Logprobs>>,
+}
+
+impl Filled {
+    /// Of no tokens.
+    fn nothing(scores: Option<PromptScores>) -> Self {
+        Filled { usage: Usage::default(), prompt_logprobs: scores.map(|scores| scores.found) }
+    }
+}
 
 impl Session {
     /// A session with `tokens`, all of them computed with the adapter of `options`, unless `cancel` or a deadline stops that:
-    /// then requests that begin with it say so. The deadline counts from `called`. Returns what was computed, too.
+    /// then requests that begin with it say so. `scores`: how likely its tokens are, if that is to be said. The deadline counts from `called`. Returns what was computed, too.
     ///
     /// # Errors
     /// As [`Session::append`] and [`Session::generate`].
     pub(crate) fn filled(
         loaded: Arc<Loaded>,
         tokens: &[u32],
+        scores: Option<PromptScores>,
         options: &GenerateOptions,
         called: Instant,
         cancel: &CancelHandle,
-    ) -> Result<(Session, Usage)> {
+    ) -> Result<(Session, Filled)> {
         check_vocabulary(&loaded, tokens)?;
         let mut session = Session::new(loaded)?;
         if tokens.is_empty() {
-            return Ok((session, Usage::default()));
+            return Ok((session, Filled::nothing(scores)));
         }
         session.append_until(Prompt::Tokens(tokens.to_vec()), AddSpecialTokens::No, cancel)?;
         let Slot { loaded, id, .. } = &*session.slot;
@@ -40,11 +55,11 @@ impl Session {
         engine.adapt(*id, adapter)?;
         let mut job = Job::fill(tokens.len(), options);
         job.count_deadline_from(called);
-        job.ticket = cancel.ticket();
+        (job.ticket, job.prompt_scores) = (cancel.ticket(), scores);
         let stream = Stream::start(&session.slot, &mut engine, job)?;
         drop(engine);
-        let usage = stream.begun().finish()?.usage;
-        Ok((session, usage))
+        let Completion { usage, prompt_logprobs, .. } = stream.begun().finish()?;
+        Ok((session, Filled { usage, prompt_logprobs }))
     }
 
     /// Asks how likely the last tokens of `tokens`, from `first` on, are after those before them; `tokens` begin with those of

@@ -15,7 +15,7 @@ use super::mtp::check_mtp_loaded;
 use super::reply::Reply;
 use crate::cancel::{CancelHandle, Ticket};
 use crate::constraint::{Guide, Lead};
-use crate::engine::{Constrained, Job, JobText, Scores};
+use crate::engine::{Constrained, Job, JobText, PromptScores, Scores};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
@@ -26,6 +26,7 @@ use crate::output::{AUTO, NONE};
 use crate::runtime::LogLevel;
 use crate::tokenizer::AddSpecialTokens;
 
+pub(crate) use branch::Filled;
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, check_vocabulary, no_beginning, overflow, overflow_at_least};
 use prompt::{check_draft_model, check_min_tokens, dry_breakers};
@@ -194,6 +195,9 @@ impl Session {
         let grammar = source
             .map(|source| constraints.grammar(source, loaded.text.as_ref(), loaded.runtime.budget()))
             .transpose()?;
+        let words = options.bad_words.as_deref().unwrap_or_default();
+        let spellings = &loaded.shared.spellings;
+        let bad_words = spellings.bad_words(words, loaded.text.as_ref(), loaded.runtime.budget())?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
         if !delivery.admitted {
@@ -228,6 +232,7 @@ impl Session {
         check_min_tokens(options, &resolved)?;
         check_draft_model(loaded, &resolved)?;
         check_mtp_loaded(resolved.speculation, loaded.mtp.is_some())?;
+        let prompt_scores = options.prompt_logprobs.map(|top| PromptScores::new(tokens, top));
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens, tools)?),
@@ -254,7 +259,8 @@ impl Session {
         });
         let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);
-        job.constrained = constrained;
+        (job.constrained, job.bad_words) = (constrained, bad_words);
+        job.prompt_scores = prompt_scores;
         (job.quiet, job.admitted) = (delivery.at_the_end, delivery.admitted);
         job.count_deadline_from(delivery.since);
         job.ticket = ticket;
