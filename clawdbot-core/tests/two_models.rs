@@ -109,3 +109,36 @@ fn two_busy_models_in_a_tight_budget() {
         }
     }
 }
+
+/// What one model keeps for nobody (the prefix cache, an idle session) is room for the other one, whose request fits alone.
+#[test]
+fn what_is_idle_in_one_model_is_room_for_the_other() {
+    const LENGTH: usize = TOKENS as usize - 40;
+    for (driver, session) in
+        [Driver::Caller, Driver::Thread].into_iter().flat_map(|driver| [(driver, false), (driver, true)])
+    {
+        let free = Runtime::new(&RuntimeOptions::default().threads(2_u32)).unwrap();
+        let options = ModelOptions::default().max_batch(4_u32).prefix_cache(true);
+        let load = |runtime: &Runtime| sources().map(|source| runtime.load(&source, &options).unwrap());
+        let alone = load(&free);
+        let bytes = [0, 1].map(|index: usize| TOKENS * alone[index].info().plan.kv_bytes_per_token);
+        let budget = free.memory_used() + bytes[0].max(bytes[1]) + (32 << 10);
+        let of_runtime = RuntimeOptions::default().threads(2_u32).driver(driver).memory_budget(budget);
+        let runtime = Runtime::new(&of_runtime).unwrap();
+        let models = load(&runtime);
+        let mut sessions = Vec::new();
+        for (round, index) in [0, 1, 0, 1].into_iter().enumerate() {
+            let tokens = prompt(LENGTH, round as u32);
+            let expected = alone[index].generate(tokens.clone(), &greedy(20)).unwrap();
+            let mut kept = models[index].session().unwrap();
+            let done = match session {
+                true => kept.append(tokens, AddSpecialTokens::No).and_then(|_| kept.generate(&greedy(20))),
+                false => models[index].generate(tokens, &greedy(20)),
+            };
+            assert!(bits(&done.unwrap()) == bits(&expected), "{driver} {session} model {index}");
+            // It is idle while the other model works.
+            sessions.push(kept);
+        }
+        assert!(runtime.memory_used() <= budget);
+    }
+}

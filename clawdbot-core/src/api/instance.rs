@@ -15,7 +15,7 @@ use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, Result};
 use crate::metrics::Meter;
 use crate::options::{Driver, ModelOptions};
-use crate::runtime::{Driven, LogLevel, Reservation, Runtime};
+use crate::runtime::{Driven, Holder, LogLevel, Reservation, Runtime};
 
 impl Runtime {
     /// Whether keys and values of requests that have ended are kept.
@@ -88,7 +88,7 @@ impl Runtime {
                 format!("{name}: target_inter_token_ms: without effect, as the model does not generate")
             });
         }
-        let urgency = engine.urgency();
+        let (urgency, number) = (engine.urgency(), engine.number());
         let loaded = Arc::new(Loaded {
             runtime: self.clone(),
             options: options.clone(),
@@ -102,6 +102,8 @@ impl Runtime {
             urgency,
             shared,
         });
+        let holder: Weak<dyn Holder> = Arc::<Loaded>::downgrade(&loaded);
+        self.budget().holders().add(number, holder);
         let driven: Weak<dyn Driven> = Arc::<Loaded>::downgrade(&loaded);
         self.drive(driven, options.share)?;
         Ok(loaded)

@@ -19,7 +19,7 @@ use crate::forward::mtp::MtpHead;
 use crate::load::fingerprint::Fingerprint;
 use crate::load::text::{Text, no_tokenizer};
 use crate::options::{GenerationDefaults, KvType, ModelOptions};
-use crate::runtime::{Reservation, Runtime};
+use crate::runtime::{Budget, Reservation, Runtime};
 use crate::sampling::Drawable;
 use crate::spec::embedding::EmbeddingConfig;
 use crate::tokenizer::Tokenizer;
@@ -137,8 +137,31 @@ impl Loaded {
         })
     }
 
+    /// Computes a step of the engine, as [`Engine::step`].
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub(crate) fn step(&self, mut engine: MutexGuard<'_, Engine>) -> Result<bool> {
+        let done = engine.step(self)?;
+        self.ask_others(engine);
+        Ok(done)
+    }
+
+    /// After a step: asks other engines for the memory that a request waits for, without the lock of this one.
+    pub(super) fn ask_others(&self, mut engine: MutexGuard<'_, Engine>) {
+        let Some(bytes) = engine.take_wanted() else { return };
+        let number = engine.number();
+        drop(engine);
+        if self.runtime.budget().holders().ask(number, bytes, true).bytes == 0
+            && let Ok(mut engine) = self.engine()
+        {
+            engine.others_had_nothing();
+        }
+    }
+
     /// Calls `f` until it does not fail with `OutOfBudget`. In between, pages that nobody needs now are released, or else
-    /// running requests are computed, a step at a time. `f` may lock the engine.
+    /// running requests are computed, a step at a time, or else other models give back what nobody needs there. `f` may lock the
+    /// engine.
     ///
     /// # Errors
     /// As `f`, with `OutOfBudget` only when nothing can be released and nothing runs; `Cancelled`; as [`Engine::step`].
@@ -153,7 +176,13 @@ impl Loaded {
                     if cancel.is_cancelled() {
                         return Err(cancelled());
                     }
-                    if !self.engine()?.make_some_room(self)? {
+                    let (number, room) = {
+                        let mut engine = self.engine()?;
+                        (engine.number(), engine.make_some_room(self)?)
+                    };
+                    let lacking = Budget::lacking(&error).unwrap_or(1).max(1);
+                    let holders = self.runtime.budget().holders();
+                    if !room && holders.ask(number, lacking, true).bytes == 0 {
                         return Err(error);
                     }
                 }

@@ -1,7 +1,7 @@
 //! A loaded model, as its engine sees it.
 
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
+use std::sync::{PoisonError, TryLockError};
 
 use clawdbot_kernels::threads::ThreadPool;
 
@@ -11,14 +11,17 @@ use crate::error::Result;
 use crate::forward::batch::Batch;
 use crate::forward::cpu::{BatchAdapters, Cpu};
 use crate::forward::decoder::{ForwardContext, Pass};
-use crate::runtime::{Driven, Next};
+use crate::runtime::{Driven, Holder, Next};
 use crate::sampling::Drawable;
 
 impl Driven for Loaded {
     fn drive(&self) -> Next {
         let failed = match self.engine() {
             Ok(mut engine) => match engine.step_at_once(self) {
-                Ok(true) if !engine.waits_for_pages() => return Next::Now,
+                Ok(true) if !engine.waits_for_pages() => {
+                    self.ask_others(engine);
+                    return Next::Now;
+                }
                 // Those that are left have paused, or wait for pages, whose coming wakes the thread.
                 Ok(_) => return engine.next_deadline().map_or(Next::Woken, Next::At),
                 Err(error) => error,
@@ -32,6 +35,20 @@ impl Driven for Loaded {
 
     fn urgency(&self) -> u32 {
         self.urgency.load(Ordering::Relaxed)
+    }
+}
+
+impl Holder for Loaded {
+    fn give_way(&self, bytes: u64, waits: bool) -> Option<u64> {
+        if waits {
+            // One that is in an unknown state gives nothing.
+            return Some(self.engine().map_or(0, |mut engine| engine.give_way(bytes)));
+        }
+        match self.engine.try_lock() {
+            Ok(mut engine) => Some(engine.give_way(bytes)),
+            Err(TryLockError::Poisoned(_)) => Some(0),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }
 

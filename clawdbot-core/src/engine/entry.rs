@@ -3,7 +3,7 @@
 use super::groups::GroupKey;
 use super::queue::Rank;
 use super::risk::Work;
-use super::room::Future;
+use super::room::{Future, peak};
 use crate::cache::Pages;
 
 /// Number of a sequence in its engine.
@@ -146,6 +146,12 @@ impl<P: Pages> Memory<'_, P> {
     /// Most bytes that a sequence may come to hold.
     pub(super) fn most(&self, entry: &Entry, limits: &Limits) -> u64 {
         self.pages.bytes(entry.last, entry.rows(limits)).min(self.capacity).max(entry.held)
+    }
+
+    /// Bytes that are missing for all sequences to have what they are expected to need at one time.
+    pub(crate) fn lacking(&self, entries: &[Entry], limits: &Limits) -> u64 {
+        let futures: Vec<Future> = entries.iter().map(|entry| entry.future(limits)).collect();
+        peak(&futures, self.pages, u64::MAX).saturating_sub(self.capacity)
     }
 
     /// Whether all sequences fit when they have reached their ends. If so, nothing else about memory matters.

@@ -34,21 +34,32 @@ impl Engine {
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
         // Pages on their way back are in no pool, and what drafters hold is given up where it is missed.
         let more = self.reading_bytes().saturating_add(self.draft_bytes());
-        let capacity = self.cache.capacity().saturating_add(more);
-        let memory = Memory { capacity, pages: &self.cache, work: self.work };
-        let short = !memory.is_ample(&entries, limits);
-        if short {
-            for entry in entries.iter_mut().filter(|entry| entry.turn.admitted) {
-                entry.held = self.sequences.get(&entry.id).map_or(0, |sequence| {
-                    let reading = sequence.swapped.as_ref().map_or(0, Swapped::reading_bytes);
-                    self.cache.held(&sequence.tables) + reading
-                });
-            }
-        }
-        self.short = short;
         self.groups.tell(&mut entries);
-        let plan = plan_step(entries, limits, short.then_some(memory));
+        let plan = loop {
+            let capacity = self.cache.capacity().saturating_add(more);
+            let memory = || Memory { capacity, pages: &self.cache, work: self.work };
+            let short = !memory().is_ample(&entries, limits);
+            self.short = short;
+            if short {
+                for entry in entries.iter_mut().filter(|entry| entry.turn.admitted) {
+                    entry.held = self.sequences.get(&entry.id).map_or(0, |sequence| {
+                        let reading = sequence.swapped.as_ref().map_or(0, Swapped::reading_bytes);
+                        self.cache.held(&sequence.tables) + reading
+                    });
+                }
+            }
+            let plan = plan_step(entries.clone(), limits, short.then(memory));
+            // Nobody waits, loses pages or fails for what other engines hold for nobody.
+            let all = plan.parts.len() == entries.len() && plan.evicted.is_empty();
+            let lacking = if short && !all { memory().lacking(&entries, limits) } else { 0 };
+            if lacking == 0 || !self.others.ask(lacking) {
+                break plan;
+            }
+        };
         for id in plan.hopeless {
+            if self.others.may_give() {
+                continue;
+            }
             let Some(sequence) = self.sequences.get(&id) else { continue };
             let length = sequence.tokens.len();
             let rows = if limits.whole { length } else { limits.rows };
@@ -154,7 +165,9 @@ impl Engine {
                     shares.remove(index);
                 }
                 None => {
-                    self.fail(share.id, error);
+                    if !self.others.may_give() {
+                        self.fail(share.id, error);
+                    }
                     shares.remove(index);
                 }
             }
@@ -165,8 +178,9 @@ impl Engine {
         }
     }
 
-    /// Frees pages that nobody needs now: those of drafters, those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
-    /// spare them and is not `spared`. Returns whether there were any.
+    /// Frees pages that nobody needs now: those of drafters, those kept of earlier sequences, snapshots of recurrent states, what
+    /// other engines hold for nobody, or else the pages of one sequence that can spare them and is not `spared`. Returns whether
+    /// there were any.
     pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
         if self.drafters.release() {
             return true;
@@ -180,7 +194,8 @@ impl Engine {
             // Nobody waits for these pages any more.
             freed |= !sequence.is_running() && sequence.stop_reading();
         }
-        if freed {
+        // One page or more: who needs others asks again.
+        if freed || self.others.ask(1) {
             return true;
         }
         let spare = self.sequences.iter().filter(|(_, sequence)| sequence.tables.hold_pages());

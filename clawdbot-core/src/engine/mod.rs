@@ -22,6 +22,7 @@ mod memory;
 mod models;
 mod mtp;
 mod ngram;
+mod others;
 mod pacing;
 mod pass;
 mod prefix;
@@ -86,6 +87,7 @@ use groups::Groups;
 pub(crate) use job_text::JobText;
 pub(crate) use mailbox::{Mailbox, Taken};
 pub(crate) use mtp::{Mtp, mtp_rows};
+use others::Others;
 use pacing::Pacing;
 use prefix_swap::PrefixReading;
 use queue::Queue;
@@ -142,6 +144,7 @@ pub(crate) struct Engine {
     /// Highest priority of the requests that make progress, for those who have no lock.
     urgency: Arc<AtomicU32>,
     drafters: Drafters,
+    others: Others,
     /// Memory was too small for all requests to grow to their ends when the latest pass was planned.
     short: bool,
     /// Test hook, called in every pass.
@@ -180,6 +183,7 @@ impl Engine {
             waits: false,
             urgency: Arc::default(),
             drafters: Drafters::default(),
+            others: Others::new(budget),
             short: false,
             #[cfg(test)]
             trap: None,

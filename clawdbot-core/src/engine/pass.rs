@@ -37,10 +37,12 @@ impl Engine {
     /// As [`Engine::step`].
     pub(crate) fn step_at_once(&mut self, model: &impl Served) -> Result<bool> {
         self.waits = false;
+        self.others.begin_step();
         let before = self.running();
         let done = self.pass(model);
         self.end_finished_jobs();
         self.release_ended();
+        self.others.end_step();
         let now = Instant::now();
         (self.running()..before).for_each(|_| self.queue.end(now));
         self.measure();

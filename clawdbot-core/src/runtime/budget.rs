@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::holders::Holders;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Shared account of the bytes that models hold.
@@ -20,6 +21,7 @@ struct Account {
     used: Mutex<Used>,
     /// As in `used`, to be read without waiting.
     total: AtomicU64,
+    holders: Holders,
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +49,8 @@ impl Budget {
     /// As [`Budget::new`]; without a limit, what grows with requests is bounded by a share of `memory` bytes, less those that
     /// the system's allocator may reserve.
     pub(crate) fn with_memory(limit: Option<u64>, memory: Option<u64>, reserved: u64) -> Self {
-        let account = Account { limit, memory, reserved, used: Mutex::default(), total: AtomicU64::new(0) };
+        let (used, total, holders) = (Mutex::default(), AtomicU64::new(0), Holders::default());
+        let account = Account { limit, memory, reserved, used, total, holders };
         Budget(Arc::new(account))
     }
 
@@ -58,6 +61,11 @@ impl Budget {
     /// Without a limit: the memory that there is, if that is known.
     pub(crate) fn memory(&self) -> Option<u64> {
         self.0.memory.filter(|_| self.0.limit.is_none())
+    }
+
+    /// Those that hold its bytes.
+    pub(crate) fn holders(&self) -> &Holders {
+        &self.0.holders
     }
 
     pub(crate) fn used(&self) -> u64 {

@@ -3,6 +3,7 @@
 mod budget;
 mod cpus;
 mod driver;
+mod holders;
 mod machine;
 mod own_thread;
 #[cfg(feature = "candle")]
@@ -20,6 +21,7 @@ use std::sync::{Mutex, PoisonError};
 pub(crate) use budget::{Budget, Reservation};
 pub use cpus::Cpus;
 pub(crate) use driver::{Driven, DriverThread};
+pub(crate) use holders::Holder;
 #[cfg(feature = "candle")]
 pub(crate) use rows::{RowSizes, SharedRows};
 #[cfg(test)]

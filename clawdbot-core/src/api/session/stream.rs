@@ -255,8 +255,8 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
     let Some((_, first)) = running.first() else { return Vec::new() };
     let loaded = Arc::clone(&first.slot.loaded);
     let step = || {
+        let busy = loaded.step(loaded.engine()?)?;
         let mut engine = loaded.engine()?;
-        let busy = engine.step(&*loaded)?;
         let ended = |(_, stream): &(usize, Stream)| {
             engine.job(stream.slot.id, &stream.ticket).is_none_or(|job| job.is_finished())
         };
@@ -294,7 +294,7 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
         if !running {
             return Ok(None);
         }
-        if !engine.step(loaded)? {
+        if !loaded.step(engine)? {
             return Err(nothing_to_compute());
         }
     }
