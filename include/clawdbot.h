@@ -755,7 +755,7 @@ int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **
 
 /**
  * Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
- * answers `CLAWDBOT_ERROR_CLOSED`. The weights stay in memory until the last of its sessions, streams (those that have ended, too)
+ * answers `CLAWDBOT_ERROR_CLOSED`. The weights stay in memory until the last of its sessions, streams (until their last event is read)
  * and instances is freed; instances go on.
  */
 int32_t clawdbot_model_close(const clawdbot_model *model,
@@ -763,7 +763,7 @@ int32_t clawdbot_model_close(const clawdbot_model *model,
 
 /**
  * Frees a model's handle. Its sessions, streams and instances keep working. The weights stay in memory until the last of these
- * (streams that have ended, too) is freed, also after `clawdbot_model_close`. NULL is allowed.
+ * (streams until their last event is read) is freed, also after `clawdbot_model_close`. NULL is allowed.
  */
 void clawdbot_model_free(clawdbot_model *model);
 

@@ -71,7 +71,7 @@ pub extern "C" fn clawdbot_model_info_json(
 }
 
 /// Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
-/// answers `CLAWDBOT_ERROR_CLOSED`. The weights stay in memory until the last of its sessions, streams (those that have ended, too)
+/// answers `CLAWDBOT_ERROR_CLOSED`. The weights stay in memory until the last of its sessions, streams (until their last event is read)
 /// and instances is freed; instances go on.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_model_close(
@@ -85,7 +85,7 @@ pub extern "C" fn clawdbot_model_close(
 }
 
 /// Frees a model's handle. Its sessions, streams and instances keep working. The weights stay in memory until the last of these
-/// (streams that have ended, too) is freed, also after `clawdbot_model_close`. NULL is allowed.
+/// (streams until their last event is read) is freed, also after `clawdbot_model_close`. NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
     quietly(|| drop(model));

@@ -534,7 +534,7 @@ impl Model {
     }
 
     /// Cancels running requests and frees the model; everything else then raises `Closed`. The weights stay in memory until the last
-    /// of its sessions, streams (those that have ended, too) and instances is closed or freed; instances go on.
+    /// of its sessions, streams (until their last event is read) and instances is closed or freed; instances go on.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
     }

@@ -70,8 +70,8 @@ impl ModelPool {
         self.0.add(name, model).map_err(to_py)
     }
 
-    /// A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, or a session
-    /// or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
+    /// A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, a session
+    /// made with it, or a stream whose last event was not read, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
     ///
     /// One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
     /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody; with None or

@@ -435,8 +435,8 @@ class ModelPool:
         Options as of `Runtime.load`.
         """
     def get(self, name: str, timeout: float | None = 0.0) -> Model:
-        """A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, or a session
-        or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
+        """A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, a session
+        made with it, or a stream whose last event was not read, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
 
         One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
         `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody; with None or
@@ -1117,7 +1117,7 @@ class Model:
         """Facts about the model, as a dict; sizes in bytes."""
     def close(self) -> None:
         """Cancels running requests and frees the model; everything else then raises `Closed`. The weights stay in memory until the last
-        of its sessions, streams (those that have ended, too) and instances is closed or freed; instances go on.
+        of its sessions, streams (until their last event is read) and instances is closed or freed; instances go on.
         """
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -113,7 +113,7 @@ impl Model {
 
     /// Frees the model once its running requests have ended; they are cancelled. Everything else answers `Closed`. Of a model
     /// that a [`ModelPool`](crate::ModelPool) gave, this handle alone is given up, and nothing is cancelled. The weights stay in memory
-    /// until the last of its sessions, streams (those that have ended, too) and instances is dropped; instances go on.
+    /// until the last of its sessions, streams (until their last event is read) and instances is dropped; instances go on.
     pub fn close(&self) {
         let taken = self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Held { loaded, .. }) = taken else { return };

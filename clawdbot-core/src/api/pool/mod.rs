@@ -291,7 +291,7 @@ impl ModelPool {
     }
 
     /// A model, loaded if it is not: of its instances the one that has the fewest users. It is in use, and stays loaded, as long
-    /// as this handle, a clone of it, or a session or stream made with it is there.
+    /// as this handle, a clone of it, or a session made with it, or a stream whose last event was not read, is there.
     ///
     /// Of calls that ask for a model at the same time, one loads it for all. One that does not fit into the budget waits up to
     /// `wait` until enough of the others are idle; loads come one after another, in the order in which they were asked for.

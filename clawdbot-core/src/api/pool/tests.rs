@@ -261,3 +261,32 @@ fn everybody_is_served_within_the_budget() {
         until("all is freed", || runtime.memory_used() == 0);
     }
 }
+
+#[test]
+fn a_stream_that_was_read_to_its_end_uses_no_model() {
+    for driver in [Driver::Caller, Driver::Thread] {
+        let pool = pool(3, driver);
+        for name in ["a", "b"] {
+            pool.add(name, PoolModel::new(Source::Builtin, options())).unwrap();
+        }
+        let mut stream = pool.get("a", NOW).unwrap().stream("Once", &greedy()).unwrap();
+        assert_eq!(pool.status()[0].users, [1]);
+        while stream.next_event().unwrap().is_some() {}
+        assert_eq!(pool.status()[0].users, [0]);
+        // Its memory is free, though the stream is there.
+        let b = pool.get("b", LONG).unwrap();
+        assert_eq!(loaded(&pool), ["b"]);
+        assert!(stream.next_event().unwrap().is_none());
+        // A session goes on using its model, whatever its streams do.
+        let mut session = b.session().unwrap();
+        drop(b);
+        session.append("Once", crate::tokenizer::AddSpecialTokens::No).unwrap();
+        let mut of_session = session.stream(&greedy()).unwrap();
+        while of_session.next_event().unwrap().is_some() {}
+        assert_eq!(pool.status()[1].users, [1]);
+        drop(session);
+        assert_eq!(pool.status()[1].users, [0]);
+        drop((stream, of_session));
+        pool.get("a", LONG).unwrap().generate("Once", &greedy()).unwrap();
+    }
+}

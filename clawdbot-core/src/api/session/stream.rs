@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::task::Poll;
 
-use super::slot::Slot;
+use super::slot::{Place, Slot};
 use crate::api::loaded::Loaded;
 use crate::cancel::{CancelHandle, Ticket, cancelled};
 use crate::engine::{Engine, Job, Mailbox, Scores, SequenceId, Taken, TokenScore};
@@ -13,13 +13,20 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::forward::pooling::Pooler;
 use crate::options::Driver;
+use crate::runtime::Runtime;
 
 /// The events of one request. Dropping it cancels the request.
+///
+/// It uses its model until it has given its last event.
 pub struct Stream {
-    pub(super) slot: Arc<Slot>,
+    id: SequenceId,
+    runtime: Runtime,
     ticket: Ticket,
     mailbox: Arc<Mailbox>,
-    done: bool,
+    /// None after the last event.
+    slot: Option<Arc<Slot>>,
+    /// What is left of the slot then.
+    place: Option<Place>,
 }
 
 impl Stream {
@@ -30,14 +37,22 @@ impl Stream {
     pub(super) fn start(slot: &Arc<Slot>, engine: &mut Engine, job: Job) -> Result<Self> {
         let mailbox = job.mailbox.receiver();
         let ticket = engine.start(slot.id, job)?;
-        slot.loaded.runtime.wake_when_cancelled(&ticket);
-        Ok(Stream { slot: Arc::clone(slot), ticket, mailbox, done: false })
+        let runtime = slot.loaded.runtime.clone();
+        runtime.wake_when_cancelled(&ticket);
+        Ok(Stream { id: slot.id, runtime, ticket, mailbox, slot: Some(Arc::clone(slot)), place: None })
     }
 
     /// Lets computing begin, once the engine is not locked any more.
     pub(super) fn begun(self) -> Self {
-        self.slot.loaded.runtime.wake_driver();
+        self.runtime.wake_driver();
         self
+    }
+
+    /// Notes what `event` means for what comes after it.
+    fn note(&mut self, event: &Result<Option<Event>>) {
+        if is_last(event) {
+            self.place = self.slot.take().and_then(Slot::end_use);
+        }
     }
 
     /// A handle that cancels this request.
@@ -51,16 +66,13 @@ impl Stream {
     /// What ended the request: `OutOfBudget`, `NonFinite`, `Internal`. In the child of a fork, `ForkedRuntime`, or `Cancelled` where
     /// the request was.
     pub fn next_event(&mut self) -> Result<Option<Event>> {
-        if self.done {
-            return Ok(None);
-        }
+        let Some(slot) = &self.slot else { return Ok(None) };
         self.check_fork()?;
-        let loaded = &self.slot.loaded;
-        let event = match loaded.runtime.driver() {
-            Driver::Caller => next_event(loaded, self.slot.id, &self.ticket),
+        let event = match self.runtime.driver() {
+            Driver::Caller => next_event(&slot.loaded, self.id, &self.ticket),
             Driver::Thread => self.wait(),
         };
-        self.done = is_last(&event);
+        self.note(&event);
         event
     }
 
@@ -74,7 +86,7 @@ impl Stream {
     /// # Errors
     /// `ForkedRuntime`; `Cancelled`.
     fn check_fork(&self) -> Result<()> {
-        match self.slot.loaded.runtime.pool().check_fork() {
+        match self.runtime.pool().check_fork() {
             Err(_) if self.ticket.is_cancelled() => {
                 let message =
                     "the request was cancelled: only the process that began it can read how it ended";
@@ -87,7 +99,7 @@ impl Stream {
     /// An event that was taken out of the mailbox.
     fn taken(&self, Taken { event, resumes }: Taken) -> Result<Option<Event>> {
         if resumes {
-            self.slot.loaded.runtime.wake_driver();
+            self.runtime.wake_driver();
         }
         event.ok_or_else(another_request)?.map(Some)
     }
@@ -97,7 +109,7 @@ impl Stream {
     /// # Errors
     /// As [`Stream::next_event`]; `InvalidArgument` unless the runtime's `driver` is `thread`, as nobody computes otherwise.
     pub fn try_next_event(&mut self) -> Poll<Result<Option<Event>>> {
-        if self.done {
+        if self.slot.is_none() {
             return Poll::Ready(Ok(None));
         }
         if let Err(error) = self.check_awaited() {
@@ -107,7 +119,7 @@ impl Stream {
             None => return Poll::Pending,
             Some(taken) => self.taken(taken),
         };
-        self.done = is_last(&event);
+        self.note(&event);
         Poll::Ready(event)
     }
 
@@ -126,20 +138,20 @@ impl Stream {
 
     /// Stops the request, unless it has ended.
     fn stop(&mut self) {
-        if !std::mem::replace(&mut self.done, true) {
+        if let Some(slot) = self.slot.take() {
             self.ticket.cancel();
-            if let Ok(mut engine) = self.slot.loaded.engine() {
-                engine.stop(self.slot.id, &self.ticket);
+            if let Ok(mut engine) = slot.loaded.engine() {
+                engine.stop(self.id, &self.ticket);
             }
             // What it held may be what others wait for.
-            self.slot.loaded.runtime.wake_driver();
+            self.runtime.wake_driver();
         }
     }
 
     /// Whether events come without a caller that computes.
     fn check_awaited(&self) -> Result<()> {
         self.check_fork()?;
-        match self.slot.loaded.runtime.driver() {
+        match self.runtime.driver() {
             Driver::Thread => Ok(()),
             driver => {
                 let message = format!("option driver: expected thread, to await events, found {driver}");
@@ -148,23 +160,27 @@ impl Stream {
         }
     }
 
-    /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
-    pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
+    /// Computes to the end, and takes the job for what it has besides its completion.
+    fn ended_job(mut self) -> Result<Option<Box<Job>>> {
+        // Longer than the last event keeps it.
+        let slot = self.slot.clone();
         let completion = last_event(|| self.next_event())?;
-        if completion.finish_reason == FinishReason::Cancelled {
-            return Err(stopped(&self.slot.loaded));
+        let Some(slot) = slot else { return Ok(None) };
+        match completion.finish_reason {
+            FinishReason::Cancelled => Err(stopped(&slot.loaded)),
+            _ => Ok(slot.loaded.engine()?.stop(self.id, &self.ticket)),
         }
-        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.ticket);
+    }
+
+    /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
+    pub(crate) fn pooled(self) -> Result<Vec<f32>> {
+        let job = self.ended_job()?;
         Ok(job.and_then(|job| job.pooler).map_or_else(Vec::new, Pooler::finish))
     }
 
     /// What a stream that [`Session::score_next`](super::Session::score_next) began gives; computes until it is there.
-    pub(crate) fn scores(mut self) -> Result<Vec<TokenScore>> {
-        let completion = last_event(|| self.next_event())?;
-        if completion.finish_reason == FinishReason::Cancelled {
-            return Err(stopped(&self.slot.loaded));
-        }
-        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.ticket);
+    pub(crate) fn scores(self) -> Result<Vec<TokenScore>> {
+        let job = self.ended_job()?;
         match job.and_then(|job| job.scores) {
             Some(Scores::Next(next)) if next.found.len() == next.targets.len() => Ok(next.found),
             _ => Err(Error::internal("expected a score of each token, found others")),
@@ -217,7 +233,7 @@ impl futures_core::Stream for Stream {
         context: &mut std::task::Context<'_>,
     ) -> Poll<Option<Self::Item>> {
         let stream = self.get_mut();
-        if stream.done {
+        if stream.slot.is_none() {
             return Poll::Ready(None);
         }
         if let Err(error) = stream.check_awaited() {
@@ -229,7 +245,7 @@ impl futures_core::Stream for Stream {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(taken) => stream.taken(taken),
         };
-        stream.done = is_last(&event);
+        stream.note(&event);
         Poll::Ready(event.transpose())
     }
 }
@@ -237,7 +253,7 @@ impl futures_core::Stream for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         // In the child of a fork, a thread that is not there may hold the lock.
-        if self.slot.loaded.runtime.pool().check_fork().is_ok() {
+        if self.runtime.pool().check_fork().is_ok() {
             self.mailbox.stop_listening();
         }
         self.stop();
@@ -246,19 +262,22 @@ impl Drop for Stream {
 
 impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("id", &self.slot.id).field("done", &self.done).finish_non_exhaustive()
+        let done = self.slot.is_none();
+        f.debug_struct("Stream").field("id", &self.id).field("done", &done).finish_non_exhaustive()
     }
 }
 
 /// Runs one pass and takes those streams out of `running`, all of one model, that have ended, with what they gave.
 pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Result<Completion>)> {
-    let Some((_, first)) = running.first() else { return Vec::new() };
-    let loaded = Arc::clone(&first.slot.loaded);
+    let Some(slot) = running.iter().find_map(|(_, stream)| stream.slot.as_ref()) else {
+        return running.drain(..).map(|(index, stream)| (index, stream.finish())).collect();
+    };
+    let loaded = Arc::clone(&slot.loaded);
     let step = || {
         let busy = loaded.step(loaded.engine()?)?;
         let mut engine = loaded.engine()?;
         let ended = |(_, stream): &(usize, Stream)| {
-            engine.job(stream.slot.id, &stream.ticket).is_none_or(|job| job.is_finished())
+            engine.job(stream.id, &stream.ticket).is_none_or(|job| job.is_finished())
         };
         let ended: Vec<bool> = running.iter().map(ended).collect();
         match busy || ended.contains(&true) {
