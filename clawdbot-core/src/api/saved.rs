@@ -34,14 +34,16 @@ pub(super) const CHECKSUM: u64 = 32;
 #[repr(u8)]
 pub(super) enum Kind {
     Session = 1,
-    Prefixes = 2,
+    // 2 had full pages alone.
+    Prefixes = 3,
 }
 
 impl Kind {
     fn name(kind: u8) -> &'static str {
         match kind {
             1 => "a saved session",
-            2 => "a prefix cache",
+            2 => "a prefix cache in an older format",
+            3 => "a prefix cache",
             _ => "something that this version does not know",
         }
     }

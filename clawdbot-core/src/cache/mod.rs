@@ -32,6 +32,7 @@ pub(crate) use prefix_image::Stopped;
 pub(crate) use prefix_key::Root;
 use prefix_store::StoredNodes;
 pub(crate) use prefix_swap::LooseNodes;
+pub(crate) use prefix_tail::LEAST as LEAST_SHARED;
 pub(crate) use room::Pages;
 pub(crate) use states::{State, StateTable};
 

@@ -3,9 +3,10 @@
 //! Nodes come in an order in which parents are before their children, those that were used last first. A node:
 //! ```text
 //! parent u64: 0 for none, or 1 + its place in this order;  long frequencies of LongRoPE u8
-//! tokens, u32 each;  for each group u8, whether its page is there;  those pages
+//! number of tokens u8: fewer than a page only in a node without children;  tokens, u32 each
+//! for each group u8, whether its page is there;  those pages
 //! ```
-//! Nodes of adapters are left out: adapters have no names that last. So are pages that are not full.
+//! Nodes of adapters are left out: adapters have no names that last.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -40,7 +41,7 @@ impl PrefixIndex {
             .nodes
             .iter()
             .map(|(id, node)| (*id, node))
-            .filter(|(_, node)| node.root.adapter.is_none() && node.tokens.len() == PAGE_TOKENS)
+            .filter(|(_, node)| node.root.adapter.is_none())
             .collect();
         // Parents are used whenever their children are, and are older.
         nodes.sort_unstable_by_key(|(id, node)| (Reverse(node.used), *id));
@@ -68,7 +69,7 @@ impl KvCache {
             };
             places.insert(id, place);
             to.write_all(&parent.to_le_bytes())?;
-            to.write_all(&[node.root.long.into()])?;
+            to.write_all(&[node.root.long.into(), node.tokens.len() as u8])?;
             let tokens: Vec<u8> = node.tokens.iter().flat_map(|id| id.to_le_bytes()).collect();
             to.write_all(&tokens)?;
             let there: Vec<u8> = node.pages.iter().map(|page| page.is_some().into()).collect();
@@ -93,9 +94,9 @@ impl KvCache {
         let mut clock = count;
         let mut ids: Vec<NodeId> = Vec::new();
         for _ in 0..count {
-            let mut head = [0; 9];
+            let mut head = [0; 10];
             from.read_exact(&mut head)?;
-            let [parent @ .., long] = head;
+            let [parent @ .., long, length] = head;
             let parent = match u64::from_le_bytes(parent) {
                 0 => None,
                 place => {
@@ -104,8 +105,13 @@ impl KvCache {
                 }
             };
             let root = Root { adapter: None, long: long == 1 };
+            let length = usize::from(length);
+            if !(1..=PAGE_TOKENS).contains(&length) {
+                return Err(bad("an entry of no tokens, or of more than a page"));
+            }
             let mut tokens = [0; 4 * PAGE_TOKENS];
-            from.read_exact(&mut tokens)?;
+            let tokens = &mut tokens[..4 * length];
+            from.read_exact(tokens)?;
             let tokens: Vec<u32> = tokens.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id)).collect();
             let mut there = vec![0; self.groups.len()];
             from.read_exact(&mut there)?;
@@ -122,10 +128,11 @@ impl KvCache {
         Ok(Stopped::AtTheEnd)
     }
 
-    /// Whether there is no entry of these tokens yet, and `parent` is one of the same root.
+    /// Whether there is no entry of these tokens yet, and `parent` is a full page of the same root.
     fn may_add(&self, parent: Option<NodeId>, root: Root, tokens: &[u32]) -> bool {
         let Some(prefixes) = &self.prefixes else { return false };
-        let is_its = |parent| prefixes.nodes.get(&parent).is_some_and(|node| node.root == root);
+        let full = |node: &Node| node.root == root && node.tokens.len() == PAGE_TOKENS;
+        let is_its = |parent| prefixes.nodes.get(&parent).is_some_and(full);
         parent.is_none_or(is_its)
             && prefixes.children(root, parent).is_none_or(|siblings| !siblings.contains_key(tokens))
     }
@@ -201,6 +208,7 @@ mod tests {
         cache.own(&mut tables, known).unwrap();
         cache.remember(Root::default(), tokens, &mut tables, tokens.len());
         cache.release_passed(&mut tables, tokens.len());
+        cache.remember_tail(Root::default(), tokens, &tables, tokens.len());
         cache.release_all(&mut tables);
     }
 
@@ -226,7 +234,8 @@ mod tests {
         // The first one is used again: it comes before the others.
         known(&mut first, &lists[0]);
         let (count, bytes) = saved(&first);
-        assert_eq!(count, 4 + 1 + 3);
+        // Full pages, and the last ones: of 44 and 36 tokens, and of 8.
+        assert_eq!(count, (4 + 1 + 3) + 3);
         let mut second = cache(u64::MAX);
         assert_eq!(second.read_prefixes(count, &mut bytes.as_slice()).unwrap(), Stopped::AtTheEnd);
         assert_eq!((saved(&second), second.prefix_bytes()), ((count, bytes.clone()), first.prefix_bytes()));
@@ -234,7 +243,7 @@ mod tests {
             assert_eq!(known(&mut second, list), known(&mut first, list));
         }
         // With less room, those that were used last.
-        let mut small = cache(first.prefix_bytes() / 16 * 9);
+        let mut small = cache(first.prefix_bytes() / 24 * 10);
         assert_eq!(small.read_prefixes(count, &mut bytes.as_slice()).unwrap(), Stopped::NoRoom);
         assert_eq!(
             (known(&mut small, &lists[0]), known(&mut small, &lists[2])),
@@ -270,10 +279,18 @@ mod tests {
         let twice = [&bytes[..], &bytes].concat();
         assert_eq!(read(2 * count, &twice), Err(io::ErrorKind::InvalidData));
         let mut empty = bytes.clone();
-        empty[9 + 4 * PAGE_TOKENS..][..3].fill(0);
+        empty[10 + 4 * PAGE_TOKENS..][..3].fill(0);
         assert_eq!(read(count, &empty), Err(io::ErrorKind::InvalidData));
         let mut infinite = bytes.clone();
-        infinite[9 + 4 * PAGE_TOKENS + 3..][..400].fill(0xff);
+        infinite[10 + 4 * PAGE_TOKENS + 3..][..400].fill(0xff);
         assert_eq!(read(count, &infinite), Err(io::ErrorKind::InvalidData));
+        let mut below_a_tail = twice.clone();
+        below_a_tail[bytes.len()..][..8].copy_from_slice(&count.to_le_bytes());
+        assert_eq!(read(count + 1, &below_a_tail), Err(io::ErrorKind::InvalidData));
+        for length in [0, PAGE_TOKENS as u8 + 1, 255] {
+            let mut other = bytes.clone();
+            other[9] = length;
+            assert_eq!(read(count, &other), Err(io::ErrorKind::InvalidData));
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::prefix_key::Root;
 use super::{Group, KvCache, PageId, PageTables, StateTable};
 
 /// Fewer common tokens than these are computed again: they are not worth a copy of their page.
-const LEAST: usize = 8;
+pub(crate) const LEAST: usize = 8;
 
 /// The child that has the most first tokens in common with `tokens`, and how many these are.
 fn nearest(children: &Children, tokens: &[u32]) -> Option<(NodeId, usize)> {

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::Engine;
-use super::entry::Entry;
+use super::entry::{Entry, SequenceId};
 use super::queue::Rank;
 use super::sequence::Sequence;
-use crate::cache::{KvCache, Root};
+use crate::cache::{KvCache, LEAST_SHARED, Root};
 
 impl Sequence {
     /// What its keys and values depend on apart from its tokens.
@@ -40,6 +40,16 @@ impl Sequence {
         if self.may_share() && self.tables.hold_pages() {
             cache.remember_tail(self.root(), &self.tokens, &self.tables, self.computed);
         }
+    }
+
+    /// Whether it has computed its prompt, and no page after the prompt's last one is full.
+    fn in_last_page_of_prompt(&self) -> bool {
+        let end = self.job.as_ref().filter(|job| !job.is_finished()).map(|job| job.prompt_end);
+        end.is_some_and(|end| {
+            self.computed >= end
+                && self.computed / PAGE_TOKENS == end / PAGE_TOKENS
+                && self.tables.hold_pages()
+        })
     }
 
     /// Tokens up to the end of the page that it computes next.
@@ -79,6 +89,52 @@ struct Computing {
 impl Engine {
     /// Gives pages that are known to sequences that have not begun and have fewer.
     pub(super) fn attach_prefixes(&mut self) {
+        self.attach_known();
+        if self.share_last_pages() {
+            self.attach_known();
+        }
+    }
+
+    /// Keeps the last pages of sequences that have computed their prompts for others that go on like them. Returns whether there
+    /// were any.
+    fn share_last_pages(&mut self) -> bool {
+        // Who shares a page copies it before it goes on, which takes memory. States are those of whole pages.
+        if !self.cache.keeps_prefixes() || self.cache.state_bytes() > 0 || self.short {
+            return false;
+        }
+        let mut wanted: HashMap<(Root, &[u32]), Vec<&[u32]>> = HashMap::new();
+        for sequence in self.sequences.values().filter(|sequence| sequence.may_attach()) {
+            let at = sequence.computed;
+            let rest = sequence.tokens.get(at..sequence.tokens.len().saturating_sub(1));
+            let rest = rest.filter(|rest| at.is_multiple_of(PAGE_TOKENS) && rest.len() >= LEAST_SHARED);
+            if let Some(rest) = rest {
+                wanted.entry((sequence.root(), &sequence.tokens[..at])).or_default().push(rest);
+            }
+        }
+        if wanted.is_empty() {
+            return false;
+        }
+        let common = |one: &[u32], other: &[u32]| one.iter().zip(other).take_while(|(a, b)| a == b).count();
+        let shares = self.sequences.iter().filter(|(_, sequence)| {
+            if !sequence.may_share() || !sequence.turn.admitted || !sequence.in_last_page_of_prompt() {
+                return false;
+            }
+            let full = sequence.computed / PAGE_TOKENS * PAGE_TOKENS;
+            let own = sequence.tokens.get(full..sequence.computed).unwrap_or_default();
+            // These agree with it in its full pages already.
+            let others = wanted.get(&(sequence.root(), sequence.tokens.get(..full).unwrap_or_default()));
+            others.is_some_and(|others| others.iter().any(|other| common(other, own) >= LEAST_SHARED))
+        });
+        let ids: Vec<SequenceId> = shares.map(|(&id, _)| id).collect();
+        for id in &ids {
+            if let Some(sequence) = self.sequences.get_mut(id) {
+                sequence.remember_tail(&mut self.cache);
+            }
+        }
+        !ids.is_empty()
+    }
+
+    fn attach_known(&mut self) {
         for sequence in self.sequences.values_mut().filter(|sequence| sequence.may_attach()) {
             let root = sequence.root();
             let Sequence { tokens, tables, computed, .. } = sequence;
