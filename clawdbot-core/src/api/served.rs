@@ -50,6 +50,12 @@ impl Holder for Loaded {
             Err(TryLockError::WouldBlock) => None,
         }
     }
+
+    fn report(&self) {
+        if let Ok(engine) = self.engine.try_lock() {
+            engine.measure();
+        }
+    }
 }
 
 impl Served for Loaded {

@@ -488,14 +488,14 @@ impl Engine {
     }
 
     /// Says in the meter how many requests there are, and what they hold, and how urgent they are.
-    fn measure(&self) {
+    pub(crate) fn measure(&self) {
         let jobs = self.sequences.values().filter(|sequence| sequence.makes_progress());
         let priorities = jobs.filter_map(|sequence| Some(sequence.job.as_ref()?.options.priority));
         self.urgency.store(priorities.max().unwrap_or(0), Ordering::Relaxed);
         let begun = |sequence: &&Sequence| sequence.is_running() && sequence.turn.admitted;
         let running = self.sequences.values().filter(begun).count() as u64;
         let waiting = self.running() as u64 - running;
-        let kv_bytes = self.cache.allocated_bytes() + self.draft_bytes();
+        let kv_bytes = self.cache.allocated_bytes() + self.cache.entry_bytes() + self.draft_bytes();
         let prefix_bytes = self.cache.prefix_bytes();
         let Counts { passes, rows } = self.counts;
         let swapped_bytes = self.swapped_bytes();

@@ -56,6 +56,8 @@ impl Engine {
         if shares.is_empty() {
             return Ok(true);
         }
+        // For those who ask while it is computed.
+        self.measure();
         // Sort by adapter, so that each is applied once to neighbouring rows.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let pass = || -> Result<Pass> {

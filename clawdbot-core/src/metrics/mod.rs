@@ -80,9 +80,9 @@ pub struct ModelMetrics {
     pub pool_name: Option<String>,
     /// How requests have ended.
     pub requests: Outcomes,
-    /// Requests that have begun and not ended, after the latest pass.
+    /// Requests that have begun and not ended, now (see [`Runtime::metrics`](crate::Runtime::metrics)).
     pub running: u64,
-    /// Requests that have not begun, after the latest pass.
+    /// Requests that have not begun, now.
     pub waiting: u64,
     /// Tokens of the prompts of requests that have ended.
     pub prompt_tokens: u64,
@@ -104,7 +104,7 @@ pub struct ModelMetrics {
     pub computed_tokens: u64,
     /// How often a running request lost its pages, which it then read back or computed again.
     pub preemptions: u64,
-    /// Bytes of keys, values and states in the swap space, after the latest pass.
+    /// Bytes of keys, values and states in the swap space, now.
     pub swapped_bytes: u64,
     /// How often pages of a sequence were written to the swap space.
     pub swap_outs: u64,
@@ -116,9 +116,9 @@ pub struct ModelMetrics {
     pub prefix_swap_ins: u64,
     /// How often writing or reading failed, or what was read was not what was written: its tokens were computed again.
     pub swap_failures: u64,
-    /// Bytes of keys, values and states, in use or in reserve, after the latest pass.
+    /// Bytes of keys, values and states, in use or in reserve, and of the entries of the prefix cache, now.
     pub kv_bytes: u64,
-    /// Bytes among them that the prefix cache keeps, its entries included.
+    /// Bytes among them that the prefix cache keeps, its entries included; requests may use some of these pages, too.
     pub prefix_cache_bytes: u64,
     /// Joules that the processors and their memories took while passes computed prompts, other processes included; a pass with
     /// tokens of both kinds is divided. `None` where the system does not tell (`docs/requests.md`).

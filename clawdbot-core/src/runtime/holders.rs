@@ -11,6 +11,9 @@ pub(crate) trait Holder: Send + Sync {
     /// Gives back `bytes` bytes or more of what nobody needs now, or as many as there are, and returns how many. `None`: it is
     /// busy, and this does not wait.
     fn give_way(&self, bytes: u64, waits: bool) -> Option<u64>;
+
+    /// Says in its meter how it is now, unless it is busy.
+    fn report(&self);
 }
 
 /// All that hold memory of a budget, by their numbers.
@@ -36,7 +39,7 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A number that nobody has.
+    /// A number that nobody has, from 1.
     pub(crate) fn number(&self) -> u64 {
         let mut members = self.lock();
         members.last += 1;
@@ -50,16 +53,22 @@ impl Holders {
         members.all.push((number, holder));
     }
 
+    /// All but the one of that number, to be called without the lock.
+    fn others(&self, number: u64) -> Vec<Weak<dyn Holder>> {
+        let members = self.lock();
+        let others = members.all.iter().filter(|(other, _)| *other != number);
+        others.map(|(_, holder)| Weak::clone(holder)).collect()
+    }
+
+    /// Lets each say in its meter how it is now.
+    pub(crate) fn report(&self) {
+        self.others(0).iter().filter_map(Weak::upgrade).for_each(|holder| holder.report());
+    }
+
     /// Asks all but `asker` for `bytes` bytes together.
     pub(crate) fn ask(&self, asker: u64, bytes: u64, waits: bool) -> Given {
-        // They are asked without the lock.
-        let others: Vec<Weak<dyn Holder>> = {
-            let members = self.lock();
-            let others = members.all.iter().filter(|(number, _)| *number != asker);
-            others.map(|(_, holder)| Weak::clone(holder)).collect()
-        };
         let mut given = Given::default();
-        for holder in others.iter().filter_map(Weak::upgrade) {
+        for holder in self.others(asker).iter().filter_map(Weak::upgrade) {
             if given.bytes >= bytes {
                 break;
             }
@@ -93,6 +102,8 @@ mod tests {
             *left -= given;
             Some(given)
         }
+
+        fn report(&self) {}
     }
 
     #[test]

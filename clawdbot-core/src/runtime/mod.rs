@@ -189,10 +189,14 @@ impl Runtime {
         self.0.numa
     }
 
-    /// What its models have done since they were loaded, and what they do now. Waits for no pass.
+    /// What its models have done since they were loaded, and what they do now. Waits for no pass: of a model that computes one, it
+    /// says how things were when that began.
     pub fn metrics(&self) -> Metrics {
         // In the child of a fork, somebody may hold a lock for ever.
         let here = self.0.pool.check_fork().is_ok();
+        if here {
+            self.budget().holders().report();
+        }
         Metrics {
             memory_used: self.memory_used(),
             memory_budget: self.memory_budget(),
