@@ -1,6 +1,6 @@
 //! Did-you-mean: the known name that a misspelt one is closest to.
 
-/// The name of `known` closest to `found`, if it is close enough for a typing error: one edit in three characters.
+/// The name of `known` closest to `found`, if it is close enough for a typing error: one edit in three characters, or in two.
 pub(crate) fn closest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // No name is that long, and the distance costs the product of both lengths.
     if found.len() > 64 {
@@ -10,7 +10,9 @@ pub(crate) fn closest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>)
     let wanted = plain(found);
     let distances = known.into_iter().map(|name| (distance(&wanted, &plain(name)), name));
     let (errors, name) = distances.min_by_key(|&(errors, _)| errors)?;
-    (errors * 3 <= wanted.chars().count().max(3)).then_some(name)
+    let length = wanted.chars().count();
+    // Of one character, nothing would be left.
+    (errors * 3 <= length.max(3) && errors * 2 <= length).then_some(name)
 }
 
 /// `; did you mean "name"?`, or nothing.
@@ -60,6 +62,10 @@ mod tests {
         for other in ["nonsense", "x", "", "frequency", "ütf"] {
             assert_eq!(found(other), None, "{other}");
         }
+        assert_eq!(
+            (closest("q", ["a"]), closest("A", ["a"]), closest("ac", ["ab"])),
+            (None, Some("a"), Some("ab"))
+        );
         assert_eq!(closest(&"a".repeat(1 << 20), known), None);
         assert_eq!((distance("", "abc"), distance("abc", "acb"), distance("kitten", "sitting")), (3, 1, 3));
     }

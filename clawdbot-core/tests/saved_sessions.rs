@@ -150,6 +150,12 @@ fn what_belongs_to_something_else_is_refused() {
     assert_eq!(refused(&small, &bytes).kind(), ErrorKind::ContextOverflow);
     let error = refused(&model, b"{\"config\": \"of something else\"}");
     assert!(error.message().contains("expected a saved session, found something else"), "{error}");
+    for (bytes, found) in
+        [(&b""[..], "an empty file"), (b"x", "a file of 1 byte"), (b"xyz", "a file of 3 bytes")]
+    {
+        let error = refused(&model, bytes);
+        assert!(error.message().ends_with(&format!("expected a saved session, found {found}")), "{error}");
+    }
     let newer = [&bytes[..8], &9_u32.to_le_bytes(), &bytes[12..]].concat();
     let error = refused(&model, &newer);
     assert!(error.message().contains("version 1 of the format, found 9"), "{error}");

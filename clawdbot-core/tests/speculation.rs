@@ -339,7 +339,7 @@ fn a_head_that_is_not_asked_for_is_not_there() {
     let options = ModelOptions::default().speculation(Speculation::Mtp);
     for error in [model.generate(prompt(1), &request).unwrap_err(), model.instance(&options).unwrap_err()] {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        let expected = "option speculation: expected another, as the model was loaded without speculation mtp, found mtp";
+        let expected = "option speculation: expected none or ngram, as the model was loaded without speculation mtp, found mtp";
         assert_eq!(error.message(), expected);
     }
 }

@@ -163,7 +163,7 @@ impl Loaded {
         self.runtime.keeps_prefixes(options)?;
         let spec = &self.decoder.spec;
         check_guesses(spec, options)?;
-        check_mtp_loaded(options.speculation, self.mtp.is_some())?;
+        check_mtp_loaded(options.speculation, self.mtp.is_some(), self.draft.is_some())?;
         let (max_context, threads) = (plan::max_context(spec, options)?, self.runtime.threads());
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.runtime.budget())?;
         let scratch = plan::buffers(spec, max_context, options.max_batch, options.prefill_chunk, threads)?

@@ -119,15 +119,16 @@ pub(super) fn mtp_engine(mtp: &MtpLoaded, budget: &Budget) -> Result<Mtp> {
     Ok(Mtp::new(cache, head.spec.hidden_size, budget, scratch))
 }
 
-/// Refuses `speculation` mtp of a model that was loaded without its head.
+/// Refuses `speculation` mtp of a model that was loaded without its head. `draft`: whether it has a draft model.
 ///
 /// # Errors
 /// `InvalidArgument`.
-pub(super) fn check_mtp_loaded(speculation: Speculation, loaded: bool) -> Result<()> {
+pub(super) fn check_mtp_loaded(speculation: Speculation, loaded: bool, draft: bool) -> Result<()> {
     if speculation != Speculation::Mtp || loaded {
         return Ok(());
     }
-    let expected = "another, as the model was loaded without speculation mtp";
+    let others = if draft { "none, ngram or draft" } else { "none or ngram" };
+    let expected = format!("{others}, as the model was loaded without speculation mtp");
     let error = Error::invalid_argument(format!("option speculation: expected {expected}, found mtp"));
     Err(error.with("option", "speculation").with("expected", expected).with("found", "mtp"))
 }

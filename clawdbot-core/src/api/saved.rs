@@ -186,7 +186,17 @@ impl<'a, R: Read> Reader<'a, R> {
     /// `InvalidArgument` if it is something else; `Io`.
     pub(super) fn new(inner: R, name: &'a str, kind: Kind, numerics: &Numerics) -> Result<Self> {
         let mut reader = Reader { inner, name, sha256: Sha256::new(), bytes: 0, cut: false };
-        let magic = reader.array::<8>()?;
+        let magic = match reader.array::<8>() {
+            Err(_) if reader.cut => {
+                let bytes = match reader.bytes {
+                    0 => "an empty file".to_owned(),
+                    1 => "a file of 1 byte".to_owned(),
+                    bytes => format!("a file of {bytes} bytes"),
+                };
+                return Err(reader.refuse(Kind::name(kind as u8), &bytes));
+            }
+            magic => magic?,
+        };
         if magic != *MAGIC {
             return Err(reader.refuse(Kind::name(kind as u8), "something else"));
         }

@@ -231,7 +231,7 @@ impl Session {
         resolved.dry_breakers = breakers;
         check_min_tokens(options, &resolved)?;
         check_draft_model(loaded, &resolved)?;
-        check_mtp_loaded(resolved.speculation, loaded.mtp.is_some())?;
+        check_mtp_loaded(resolved.speculation, loaded.mtp.is_some(), loaded.draft.is_some())?;
         let prompt_scores = options.prompt_logprobs.map(|top| PromptScores::new(tokens, top));
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
