@@ -257,15 +257,18 @@ def test_closed_model():
 def test_streams_and_instances_keep_the_weights():
     own = clawdbot.Model.from_pretrained()
     runtime, weights = own.runtime, own.info["weights_bytes"]
-    stream, instance = own.stream(PROMPT, max_tokens=2, temperature=0), own.instance()
-    assert len(list(stream)) > 2
+    stream, ended = (own.stream(PROMPT, max_tokens=2, temperature=0) for _ in range(2))
+    instance = own.instance()
+    assert len(list(ended)) > 2
     own.close()
     assert "weights" in clawdbot.Model.close.__doc__
     assert instance.generate(PROMPT, max_tokens=1).token_ids
     instance.close()
-    assert runtime.memory_used >= weights, "the stream keeps the weights"
-    stream.close()
+    assert runtime.memory_used >= weights, "the stream that was not read keeps the weights"
+    # The completion is its last event.
+    assert list(stream)[-1].completion is not None
     assert runtime.memory_used == 0
+    assert list(ended) == list(stream) == []
 
 
 def test_close_ends_a_running_stream():
