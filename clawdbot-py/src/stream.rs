@@ -21,7 +21,10 @@ type Shared = Arc<Mutex<Released<core::Stream>>>;
 /// The events of one request. Iterating computes, with the interpreter released; leaving a `with` block cancels.
 ///
 /// With the option `driver` `thread`, `async for event in stream` awaits events in asyncio. Cancelling the task that awaits one
-/// cancels the request.
+/// cancels the request, and so does leaving an `async with` block, which does not hold up the event loop.
+///
+/// It is an iterator, not a list: each event is given once. Threads or tasks that read one stream share its events among them, and
+/// all of them find its end. Who reads on after the end, or after `close` or `finish`, finds the end again, as with any iterator.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Stream {
     inner: Shared,
@@ -151,6 +154,18 @@ impl Stream {
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
         this
+    }
+
+    fn __aenter__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("clawdbot._await")?.call_method1("enter", (this,))
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __aexit__<'py>(
+        this: &Bound<'py, Self>,
+        _exception: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("clawdbot._await")?.call_method1("leave", (this,))
     }
 
     #[pyo3(signature = (*_exception))]

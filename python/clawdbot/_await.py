@@ -50,6 +50,16 @@ async def next_event(stream: Stream) -> Event:
     return event
 
 
+async def enter(stream: Stream) -> Stream:
+    return stream
+
+
+async def leave(stream: Stream) -> None:
+    stream.cancel()
+    # Closing may wait for the pass that is computed.
+    await asyncio.get_running_loop().run_in_executor(None, stream.close)
+
+
 async def completion(begin: Callable[[], Stream]) -> Completion:
     # Beginning may wait for the pass that is computed, too.
     stream = await asyncio.get_running_loop().run_in_executor(None, begin)

@@ -192,6 +192,26 @@ def test_tasks_that_share_a_stream_all_find_the_end(driven):
     assert [event.kind for event in events].count("done") == 1
 
 
+def test_leaving_an_async_block_ends_the_request(driven):
+    async def main():
+        async with driven.stream(PROMPT, max_tokens=900, **GREEDY) as stream:
+            async for event in stream:
+                if event.kind == "token":
+                    break
+        # It is closed: as any iterator that has ended, it goes on giving nothing.
+        assert [event async for event in stream] == []
+        with pytest.raises(clawdbot.Closed):
+            stream.finish()
+        with pytest.raises(KeyError):
+            async with driven.stream(PROMPT, max_tokens=900, **GREEDY):
+                raise KeyError("of the block")
+        return stream
+
+    before = cancelled(driven)
+    asyncio.run(main())
+    assert cancelled(driven) == before + 2
+
+
 def test_a_thread_that_finishes_it_gets_the_whole_completion(driven):
     expected = driven.generate(PROMPT, max_tokens=400, **GREEDY)
 
