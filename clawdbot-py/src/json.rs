@@ -134,14 +134,23 @@ pub(crate) fn unfit_number(py: Python<'_>, error: &PyErr) -> Option<String> {
     detail.get_item("found").ok()?.extract().ok()
 }
 
+/// Refuses what is no whole number.
+///
+/// # Errors
+/// `TypeError`.
+pub(crate) fn check_whole(object: &Bound<'_, PyAny>, path: &str) -> PyResult<()> {
+    match object.hasattr("__index__")? && !object.is_instance_of::<PyBool>() {
+        true => Ok(()),
+        false => Err(wrong_type(path, "a whole number", object)),
+    }
+}
+
 /// A whole number of at most `most`, for arguments that count or number something.
 ///
 /// # Errors
 /// `TypeError` for what is none, `InvalidArgument` for one out of range.
 pub(crate) fn whole(object: &Bound<'_, PyAny>, path: &str, most: u64) -> PyResult<u64> {
-    if !object.hasattr("__index__")? || object.is_instance_of::<PyBool>() {
-        return Err(wrong_type(path, "a whole number", object));
-    }
+    check_whole(object, path)?;
     let found = index(object)?.and_then(|index| index.extract::<u64>().ok()).filter(|&found| found <= most);
     found.ok_or_else(|| out_of_range(path, &format!("a whole number from 0 to {most}"), object))
 }

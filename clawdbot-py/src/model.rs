@@ -31,6 +31,16 @@ impl Model {
     }
 }
 
+/// Options with a bound of passes, whose range is the option's.
+///
+/// # Errors
+/// `TypeError` for what is no whole number, `InvalidArgument` for one out of range.
+fn bounds(name: &str, found: &Bound<'_, PyAny>) -> PyResult<core::ModelOptions> {
+    json::check_whole(found, name)?;
+    let options = [(name.to_owned(), json::from_py(found, name)?)].into_iter().collect();
+    core::ModelOptions::from_json(&options).map_err(to_py)
+}
+
 #[pymethods]
 impl Model {
     /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
@@ -363,7 +373,7 @@ impl Model {
     /// Changes the most sequences of a forward pass, also while requests run, whose results stay the same. Raises `OutOfBudget`
     /// without memory for larger passes; nothing changes then.
     fn set_max_batch(&self, py: Python<'_>, max_batch: &Bound<'_, PyAny>) -> PyResult<()> {
-        let most = json::whole(max_batch, "max_batch", u32::MAX.into())? as u32;
+        let most = bounds("max_batch", max_batch)?.max_batch;
         py.detach(|| self.0.set_max_batch(most)).map_err(to_py)
     }
 
@@ -376,7 +386,7 @@ impl Model {
     /// Changes the most tokens of a forward pass, as `set_max_batch` does. Prompts that are under way get no more tokens of a
     /// pass than before.
     fn set_prefill_chunk(&self, py: Python<'_>, prefill_chunk: &Bound<'_, PyAny>) -> PyResult<()> {
-        let most = json::whole(prefill_chunk, "prefill_chunk", u32::MAX.into())? as u32;
+        let most = bounds("prefill_chunk", prefill_chunk)?.prefill_chunk;
         py.detach(|| self.0.set_prefill_chunk(most)).map_err(to_py)
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clawdbot_core as core;
 use clawdbot_core::PoolModel;
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -19,13 +20,29 @@ use crate::{objects, options};
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct ModelPool(core::ModelPool);
 
-/// Seconds as a duration. Infinity is one that no clock reaches.
-fn seconds(found: f64, name: &str) -> PyResult<Duration> {
-    if found == f64::INFINITY {
-        return Ok(Duration::MAX);
+/// Seconds as a duration, or None. Infinity is one that no clock reaches.
+///
+/// # Errors
+/// `TypeError` for what is no number, `InvalidArgument` for one out of range.
+fn seconds(found: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<Duration>> {
+    if found.is_none() {
+        return Ok(None);
     }
-    Duration::try_from_secs_f64(found)
-        .map_err(|_| invalid_argument(format!("{name}: expected seconds, 0 or more, found {found}")))
+    let seconds: f64 =
+        found.extract().map_err(|error: PyErr| match error.is_instance_of::<PyTypeError>(found.py()) {
+            true => wrong_type(name, "seconds (a number) or None", found),
+            false => error,
+        })?;
+    if seconds == f64::INFINITY {
+        return Ok(Some(Duration::MAX));
+    }
+    Duration::try_from_secs_f64(seconds)
+        .map(Some)
+        .map_err(|_| invalid_argument(format!("{name}: expected seconds, 0 or more, found {seconds}")))
+}
+
+fn timeout_from_py(found: &Bound<'_, PyAny>) -> PyResult<Option<Duration>> {
+    seconds(found, "timeout")
 }
 
 #[pymethods]
@@ -50,12 +67,12 @@ impl ModelPool {
         path: Option<PathBuf>,
         shape: Option<String>,
         pin: bool,
-        idle_unload: Option<f64>,
+        idle_unload: Option<&Bound<'_, PyAny>>,
         instances: Option<&Bound<'_, PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<()> {
         let source = options::source(path, shape)?;
-        let idle_unload = idle_unload.map(|after| seconds(after, "idle_unload")).transpose()?;
+        let idle_unload = idle_unload.map(|after| seconds(after, "idle_unload")).transpose()?.flatten();
         let mut model = PoolModel::new(source, options::model(options::POOL_ADD, options)?)
             .pin(pin)
             .idle_unload(idle_unload);
@@ -77,9 +94,14 @@ impl ModelPool {
     /// `OutOfBudget`; if the loads of others took all that time, `Overloaded`. With 0, the default, it waits for nobody; with None or
     /// infinity, without end, unless Ctrl-C ends it. `add` does not look at files: a path that is missing (`NotFound`) and options that
     /// the model or an instance cannot have (`InvalidArgument`) are errors of the first `get`.
-    #[pyo3(signature = (name, timeout=0.0))]
-    fn get(&self, py: Python<'_>, name: String, timeout: Option<f64>) -> PyResult<Model> {
-        let wait = seconds(timeout.unwrap_or(f64::INFINITY), "timeout")?;
+    #[pyo3(signature = (name, timeout=Some(Duration::ZERO)), text_signature = "($self, name, timeout=0.0)")]
+    fn get(
+        &self,
+        py: Python<'_>,
+        name: String,
+        #[pyo3(from_py_with = timeout_from_py)] timeout: Option<Duration>,
+    ) -> PyResult<Model> {
+        let wait = timeout.unwrap_or(Duration::MAX);
         let cancel = core::CancelHandle::default();
         let (pool, handle) = (self.0.clone(), cancel.clone());
         interruptible(py, &[cancel], move || pool.get_until(&name, wait, &handle)).map(Model::new)
@@ -95,8 +117,16 @@ impl ModelPool {
         py.detach(|| self.0.remove(name)).map_err(to_py)
     }
 
-    /// A list of dicts, one for each model, sorted by name: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`,
-    /// `users` (a list, one number for each instance), `idle_seconds` (None while it is used, or was not yet).
+    /// How the models are now: a list of dicts, one for each, sorted by name. Reads no files and waits for no load.
+    ///
+    /// - name: The name that `add` gave.
+    /// - state: `unloaded` (it will be loaded when it is asked for), `loading` (it is being loaded, or waits for memory) or `loaded`.
+    /// - pin: Whether it stays once it is loaded.
+    /// - bytes: What it holds of the budget, in bytes: weights, buffers and what is cached, 0 while it is not loaded. Without what is
+    ///   cached by an instance that computes just now.
+    /// - users: A list, one number for each instance that is loaded: its handles, sessions and streams that were not read to their
+    ///   ends. It is not unloaded while one is above 0.
+    /// - idle_seconds: Seconds since the last user has gone; None while there is one, or was none yet.
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let status = py.detach(|| self.0.status());
         objects::to_py_object(py, &serde_json::json!(status))

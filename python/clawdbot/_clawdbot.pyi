@@ -316,7 +316,10 @@ class Stream:
     """The events of one request. Iterating computes, with the interpreter released; leaving a `with` block cancels.
 
     With the option `driver` `thread`, `async for event in stream` awaits events in asyncio. Cancelling the task that awaits one
-    cancels the request.
+    cancels the request, and so does leaving an `async with` block, which does not hold up the event loop.
+
+    It is an iterator, not a list: each event is given once. Threads or tasks that read one stream share its events among them, and
+    all of them find its end. Who reads on after the end, or after `close` or `finish`, finds the end again, as with any iterator.
     """
 
     def __iter__(self) -> Self: ...
@@ -335,6 +338,10 @@ class Stream:
     def __exit__(
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
     ) -> None: ...
+    def __aenter__(self) -> Coroutine[Any, Any, Self]: ...
+    def __aexit__(
+        self, *_exception: type[BaseException] | BaseException | TracebackType | None
+    ) -> Coroutine[Any, Any, None]: ...
     def __reduce__(self) -> NoReturn: ...
     def cancel(self) -> None:
         """Asks the request to stop, from any thread. The stream then ends with a completion whose `finish_reason` is
@@ -448,8 +455,16 @@ class ModelPool:
     def remove(self, name: str) -> None:
         """Forgets a model. Who uses it goes on, and its memory is freed with the last user."""
     def status(self) -> list[dict[str, Any]]:
-        """A list of dicts, one for each model, sorted by name: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`,
-        `users` (a list, one number for each instance), `idle_seconds` (None while it is used, or was not yet).
+        """How the models are now: a list of dicts, one for each, sorted by name. Reads no files and waits for no load.
+
+        - name: The name that `add` gave.
+        - state: `unloaded` (it will be loaded when it is asked for), `loading` (it is being loaded, or waits for memory) or `loaded`.
+        - pin: Whether it stays once it is loaded.
+        - bytes: What it holds of the budget, in bytes: weights, buffers and what is cached, 0 while it is not loaded. Without what is
+          cached by an instance that computes just now.
+        - users: A list, one number for each instance that is loaded: its handles, sessions and streams that were not read to their
+          ends. It is not unloaded while one is above 0.
+        - idle_seconds: Seconds since the last user has gone; None while there is one, or was none yet.
         """
     @property
     def runtime(self) -> Runtime:

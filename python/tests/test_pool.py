@@ -1,5 +1,6 @@
 """Several models under names."""
 
+import gc
 import threading
 import time
 
@@ -109,5 +110,22 @@ def test_wrong_arguments():
             models.get("a", timeout=wrong)
         with pytest.raises(clawdbot.InvalidArgument, match="idle_unload"):
             models.add("b", idle_unload=wrong)
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="timeout: expected seconds"):
         models.get("a", timeout="1")
+    with pytest.raises(TypeError, match="idle_unload: expected seconds"):
+        models.add("b", idle_unload="1")
+
+
+def test_a_stream_that_was_read_to_its_end_uses_no_model():
+    models = pool(2)
+    models.add("a", **SMALL)
+    stream = models.get("a").stream("Once", max_tokens=3)
+    gc.collect()
+    assert models.status()[0]["users"] == [1]
+    assert list(stream)
+    [status] = models.status()
+    assert set(status) == {"name", "state", "pin", "bytes", "users", "idle_seconds"}
+    assert (status["users"], status["idle_seconds"] >= 0) == ([0], True)
+    assert models.unload("a")
+    # As any iterator that has ended.
+    assert list(stream) == []
