@@ -9,6 +9,11 @@ use crate::output::{Failure, Outcome, print, print_line};
 use crate::progress::watch;
 use crate::report::{counted, peak_rss_bytes};
 
+/// So that nobody is alarmed.
+const OF_BUILTIN: &str = "\
+The built-in model is a tiny one that knows short stories alone: its perplexity on other texts is large.
+";
+
 pub(crate) fn run(args: &EvaluateArgs) -> Result<Outcome, Failure> {
     let runtime = args.runtime.runtime(&args.output)?;
     let mut options = args.options.options()?;
@@ -30,6 +35,9 @@ pub(crate) fn run(args: &EvaluateArgs) -> Result<Outcome, Failure> {
             print_line(&object)?;
         } else {
             print(&table(&found))?;
+            if matches!(source, Source::Builtin) && !args.output.quiet {
+                print(OF_BUILTIN)?;
+            }
         }
     }
     stored?;

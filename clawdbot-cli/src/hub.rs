@@ -26,6 +26,7 @@ pub(crate) fn source(
     output: &OutputArgs,
 ) -> Result<Source> {
     let source = match (model, shape) {
+        (Some(path), None) if is_builtin(path) => Source::Builtin,
         (Some(path), _) => return named(runtime, path, &args.options()?, output),
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
@@ -37,6 +38,11 @@ pub(crate) fn source(
         }
         None => Ok(source),
     }
+}
+
+/// Whether it is the name of the built-in model, and of nothing that is there.
+fn is_builtin(path: &Path) -> bool {
+    path == Path::new("builtin") && !path.exists()
 }
 
 /// Another model than that of the command: from the same hub, but in a revision and a file of its own.

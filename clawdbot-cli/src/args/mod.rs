@@ -30,8 +30,7 @@ pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use texts::Given;
 
 /// What a model may be, where there is one without.
-const MODEL: &str =
-    "Model: a directory, GGUF or packed file, or a name OWNER/NAME [default: the built-in story model]";
+const MODEL: &str = "Model: a directory, GGUF or packed file, a name OWNER/NAME, or builtin [default: builtin, a tiny story model]";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -16,6 +16,7 @@ Examples:
   clawdbot pack DIR model.clawdbot --weights bf16 --overwrite
   clawdbot pack DIR int4.clawdbot --weights int4 --calibrate builtin
   clawdbot pack DIR mine.clawdbot --weights int4 --calibrate text.txt
+  clawdbot pack builtin story.clawdbot
   clawdbot pack --shape llama-3.2-1b model.clawdbot
   clawdbot chat model.clawdbot
 
@@ -23,7 +24,7 @@ The file holds everything: weights, tokenizer, chat template, configuration. It 
 milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify
 compares it with its checksum.")]
 pub(crate) struct PackArgs {
-    /// Model (a directory, GGUF file, or OWNER/NAME) and the file to write; with --shape, the file alone
+    /// Model (a directory, GGUF file, OWNER/NAME, or builtin) and the file to write; with --shape, the file alone
     #[arg(value_name = "MODEL FILE", required = true, num_args = 1..=2)]
     paths: Vec<PathBuf>,
     /// Random weights in the shape of a published model

@@ -48,7 +48,9 @@ fn the_table_is_for_people() {
         assert!(table.contains(words), "{words:?} is not in\n{table}");
     }
     let alone = evaluate(&["--reference", "none"]).text();
-    assert!(alone.contains("\nperplexity   ") && alone.lines().count() == 4, "{alone}");
+    assert!(alone.contains("\nperplexity   ") && alone.lines().count() == 5, "{alone}");
+    // Large figures are explained.
+    assert!(alone.lines().last().unwrap().starts_with("The built-in model is a tiny one"), "{alone}");
 }
 
 #[test]

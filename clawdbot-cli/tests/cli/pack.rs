@@ -27,6 +27,19 @@ fn a_packed_file_is_used_like_a_directory() {
 }
 
 #[test]
+fn the_built_in_model_has_a_name() {
+    let out = empty_dir("packed-builtin").join("model.clawdbot");
+    let out = out.to_str().unwrap();
+    run(&["pack", "builtin", out]).text();
+    let options = ["--seed", "5", "--max-tokens", "16", "--quiet", "--prompt", "The"];
+    let texts = [&["--model", out][..], &["--model", "builtin"], &[]]
+        .map(|model| run(&[&["generate"], model, &options[..]].concat()).text());
+    assert!(texts[0] == texts[2] && texts[1] == texts[2], "{texts:?}");
+    let refused = run(&["inspect", "builtin", "--revision", "main"]);
+    assert!(refused.stderr.contains("expected with a model OWNER/NAME"), "{}", refused.stderr);
+}
+
+#[test]
 fn calibrated_weights_are_said_and_refused() {
     let dir = model_with_template("calibrated-source", None);
     let dir = dir.to_str().unwrap();
