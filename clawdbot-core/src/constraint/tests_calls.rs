@@ -43,6 +43,18 @@ fn tools() -> Value {
                 "additionalProperties": false,
             })
         ),
+        tool(
+            "edit",
+            json!({
+                "type": "object",
+                "properties": {
+                    "edits": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
+                    "text": {"type": "string"},
+                },
+                "required": ["edits"],
+                "additionalProperties": false,
+            })
+        ),
         tool("stop", Value::Null),
     ])
 }
@@ -68,25 +80,65 @@ fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
                 })
                 && has("note", &|note| note.is_string() || note.is_null())
         }
+        "edit" => {
+            let texts =
+                |edit: &Value| edit.as_object().is_some_and(|edit| edit.values().all(Value::is_string));
+            only(&["edits", "text"])
+                && arguments
+                    .get("edits")
+                    .and_then(Value::as_array)
+                    .is_some_and(|edits| edits.iter().all(texts))
+                && has("text", &Value::is_string)
+        }
         "stop" => arguments.is_empty(),
         _ => false,
     }
 }
 
-/// A text that `matcher` allows, of at most `more` tokens more than the shortest.
+/// Texts that would end or cut calls, but for quotes.
+const MARKS: [&str; 12] = [
+    "</function>",
+    "</parameter>",
+    "\n<parameter=text>",
+    "<function=edit>",
+    "</arg_value>",
+    "</tool_call>",
+    "<|end|>",
+    "<|call|>",
+    "```",
+    "]",
+    "'",
+    "[{",
+];
+
+/// A text that `matcher` allows, of at most `more` tokens more than the shortest. It has `marks` wherever it may.
 fn written(
     format: &str,
     mut matcher: Matcher,
     vocabulary: &Vocabulary,
+    marks: &[&str],
     more: usize,
     random: &mut Random,
 ) -> String {
     let most = matcher.shortest_completion_tokens().expect("a way") + more;
-    let mut bytes = Vec::new();
-    for left in (0..=most).rev() {
+    let (mut bytes, mut left) = (Vec::new(), most);
+    loop {
         if left == 0 {
             assert!(matcher.is_complete().expect("runs"), "{}", String::from_utf8_lossy(&bytes));
             break;
+        }
+        if random.below(4) == 0 {
+            for byte in marks[random.below(marks.len())].bytes() {
+                // The token of the byte.
+                let id = u32::from(byte) + 1;
+                let fits = left > 0 && matcher.mask(Some(left)).is_ok_and(|mask| mask.allows(id));
+                if !fits || matcher.accept(id, Some(left)).expect("allowed") == Accepted::Refused {
+                    break;
+                }
+                bytes.push(byte);
+                left -= 1;
+            }
+            continue;
         }
         let mask = matcher.mask(Some(left)).unwrap_or_else(|error| {
             panic!("{format}: {error} after {:?} of {}", String::from_utf8_lossy(&bytes), bytes.len())
@@ -99,6 +151,7 @@ fn written(
             // Tried again with one token fewer: enough for the text to end.
             Accepted::Refused => {}
         }
+        left -= 1;
     }
     String::from_utf8(bytes).expect("text")
 }
@@ -141,11 +194,12 @@ fn what_is_written_is_read_back() {
             for parallel in [true, false] {
                 let calls = WrittenCalls::new(format, &list(), parallel).expect("enforced");
                 let vocabulary = vocabulary(&calls, special);
+                let marks = [&MARKS[..], &calls.marks].concat();
                 let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
                 let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect(format));
                 for round in 0..12 {
                     let matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
-                    let text = written(format, matcher, &vocabulary, 40 * round, &mut random);
+                    let text = written(format, matcher, &vocabulary, &marks, 40 * round, &mut random);
                     let found = read(format, &text);
                     assert!(
                         !found.is_empty() && (parallel || found.len() == 1),

@@ -191,7 +191,7 @@ impl Blocks {
     fn block(&mut self, text: &str, last: bool, out: &mut Vec<Piece>) -> usize {
         let State::Block(block, search) = &mut self.state else { return 0 };
         let block: &'static Block = block;
-        let (inner, whole) = match search.find(text) {
+        let (inner, whole) = match search.find(text, &self.tools) {
             Some(found) => (found.inner, found.whole),
             None if last => (text.len(), text.len()),
             None => return 0,

@@ -107,6 +107,23 @@ pub(super) enum Quotes {
     Python,
     /// A mark before and after.
     Mark(&'static str),
+    /// `"` in arguments that are JSON, and none in others.
+    Arguments(&'static Arguments),
+}
+
+/// Where arguments are that have no quotes if they are texts.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Arguments {
+    /// What comes before the name of a function; empty if that is at the beginning.
+    pub(super) function: &'static str,
+    /// What comes before the key of an argument.
+    pub(super) key: &'static str,
+    /// What comes after it, and before the value.
+    pub(super) open: &'static str,
+    /// What comes after the value.
+    pub(super) close: &'static str,
+    /// Whether an argument is JSON. The first text begins with the function's name, the second one is the key.
+    pub(super) is_json: fn(&str, &str, &Tools) -> bool,
 }
 
 impl Block {
@@ -143,6 +160,12 @@ impl Block {
             ends_reasoning: false,
             read,
         }
+    }
+
+    /// The same block, with arguments that may be JSON.
+    pub(super) const fn with_arguments(mut self, arguments: &'static Arguments) -> Self {
+        self.quotes = Quotes::Arguments(arguments);
+        self
     }
 
     /// What opens and closes it.

@@ -2,7 +2,9 @@
 //! that name a channel, and for calls a recipient.
 
 use super::call::{Piece, RawCall};
-use super::marks::{At, at};
+use super::format::{End, Quotes};
+use super::marks::{At, EndSearch, at};
+use super::tools::Tools;
 use super::value::object;
 
 const START: &str = "<|start|>";
@@ -46,6 +48,8 @@ pub(super) struct Messages {
     held: String,
     /// Bytes of it that were looked at.
     seen: usize,
+    /// In a call, until the end of its arguments is found: marks in their texts do not count.
+    arguments: Option<EndSearch>,
     /// Whether there was reasoning, and text: further messages begin on a new line.
     reasoned: bool,
     answered: bool,
@@ -88,6 +92,7 @@ impl Messages {
             state,
             held: String::new(),
             seen: 0,
+            arguments: Some(EndSearch::new(End::Value, Quotes::Json)),
             reasoned: false,
             answered: false,
             calls: 0,
@@ -118,6 +123,9 @@ impl Messages {
         if header && !may_be_header(text) {
             self.state = State::Between;
             return Some(0);
+        }
+        if !self.pass_arguments(text, last) {
+            return None;
         }
         let marks: &[&str] = match self.state {
             State::Header => &[MESSAGE],
@@ -162,6 +170,22 @@ impl Messages {
             _ => State::Between,
         };
         Some(if opens { place } else { place + mark.len() })
+    }
+
+    /// Reads the JSON object of a call up to its end. Whether marks count in what follows.
+    fn pass_arguments(&mut self, text: &str, last: bool) -> bool {
+        if !matches!(self.state, State::Call { .. }) || !text.trim_start().starts_with('{') {
+            return true;
+        }
+        let Some(search) = &mut self.arguments else { return true };
+        match search.find(text, &Tools::default()) {
+            Some(found) => self.seen = found.whole,
+            // JSON that does not end: all marks count.
+            None if last => {}
+            None => return false,
+        }
+        self.arguments = None;
+        true
     }
 
     /// A header that is none: its first mark is text. Returns its bytes.
@@ -213,6 +237,7 @@ impl Messages {
 
     /// Begins a message: on a new line, if it is not the first of its kind.
     fn begin(&mut self, out: &mut Vec<Piece>) {
+        self.arguments = Some(EndSearch::new(End::Value, Quotes::Json));
         match self.state {
             State::Reasoning if self.reasoned => self.reason("\n", out),
             State::Answer if self.answered => self.answer("\n", out),

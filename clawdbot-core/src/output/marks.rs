@@ -1,6 +1,7 @@
 //! Marks in text that arrives in pieces, and the ends of blocks.
 
-use super::format::{End, Quotes};
+use super::format::{Arguments, End, Quotes};
+use super::tools::Tools;
 
 /// What is at a place of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,28 @@ pub(super) struct EndSearch {
     begun: bool,
     /// Whether something else than spaces came before the value.
     prefixed: bool,
+    /// Where a name, a key, and an argument are.
+    place: Place,
+}
+
+/// Where [`Arguments`] are read.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    /// Where the function's name begins.
+    name: usize,
+    part: Part,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+enum Part {
+    #[default]
+    Between,
+    /// A key that begins here.
+    Key(usize),
+    /// A value without quotes.
+    Text,
+    /// A value with quotes, in so many brackets.
+    Json(usize),
 }
 
 /// The end of a block: bytes in it, and with its mark.
@@ -59,11 +82,12 @@ pub(super) struct Found {
 
 impl EndSearch {
     pub(super) fn new(end: End, quotes: Quotes) -> Self {
-        EndSearch { end, quotes, done: 0, quote: None, depth: 0, begun: false, prefixed: false }
+        let place = Place::default();
+        EndSearch { end, quotes, done: 0, quote: None, depth: 0, begun: false, prefixed: false, place }
     }
 
-    /// Looks at what is new in `text`, of which the earlier part is as before.
-    pub(super) fn find(&mut self, text: &str) -> Option<Found> {
+    /// Looks at what is new in `text`, of which the earlier part is as before. `tools` say which arguments are JSON.
+    pub(super) fn find(&mut self, text: &str, tools: &Tools) -> Option<Found> {
         let bytes = text.as_bytes();
         while let Some(&byte) = bytes.get(self.done) {
             if self.quote.is_none()
@@ -89,6 +113,17 @@ impl EndSearch {
                     At::Nothing => {}
                 }
             }
+            if let Quotes::Arguments(arguments) = self.quotes
+                && self.quote.is_none()
+            {
+                match self.argument(text, arguments, tools)? {
+                    0 => {}
+                    mark => {
+                        self.done += mark;
+                        continue;
+                    }
+                }
+            }
             if self.quote.is_some() && byte == b'\\' && !matches!(self.quotes, Quotes::Mark(_)) {
                 // What is escaped may not be there yet; it is not ASCII, or a whole character.
                 let next = text[self.done + 1..].chars().next()?;
@@ -103,10 +138,55 @@ impl EndSearch {
         None
     }
 
+    /// The bytes of the mark at this place, which is outside of quotes, 0 if there is none; `None` if it is not certain yet.
+    fn argument(&mut self, text: &str, arguments: &Arguments, tools: &Tools) -> Option<usize> {
+        let Arguments { function, key, open, close, .. } = *arguments;
+        let byte = text.as_bytes()[self.done];
+        let marks: &[&str] = match self.place.part {
+            Part::Between => &[key, function],
+            Part::Key(_) => &[open],
+            Part::Text => &[close],
+            Part::Json(depth) => {
+                let depth = match byte {
+                    b'{' | b'[' => depth + 1,
+                    b'}' | b']' => depth.saturating_sub(1),
+                    _ => depth,
+                };
+                // White space may come before the value. A number, or a word, has no quotes.
+                let inside = depth > 0 || byte.is_ascii_whitespace();
+                self.place.part = if inside { Part::Json(depth) } else { Part::Between };
+                return Some(0);
+            }
+        };
+        if !marks.iter().any(|mark| mark.as_bytes().first() == Some(&byte)) {
+            return Some(0);
+        }
+        let mark = match at(&text[self.done..], marks.iter().copied().filter(|mark| !mark.is_empty())) {
+            At::Nothing => return Some(0),
+            At::Open => return None,
+            At::Mark(which) => marks[which],
+        };
+        let after = self.done + mark.len();
+        self.place.part = match self.place.part {
+            Part::Between if mark == key => Part::Key(after),
+            Part::Between => {
+                self.place.name = after;
+                Part::Between
+            }
+            Part::Key(from) => {
+                let (name, key) = (&text[self.place.name..from], &text[from..self.done]);
+                if (arguments.is_json)(name, key, tools) { Part::Json(0) } else { Part::Text }
+            }
+            Part::Text | Part::Json(_) => Part::Between,
+        };
+        Some(mark.len())
+    }
+
     /// Takes a byte. Returns whether a value ends with it.
     fn step(&mut self, byte: u8) -> bool {
         let is_quote = match self.quotes {
             Quotes::Json => byte == b'"',
+            Quotes::Arguments(_) => byte == b'"' && matches!(self.place.part, Part::Json(_)),
             Quotes::Python => byte == b'"' || byte == b'\'',
             Quotes::None | Quotes::Mark(_) => false,
         };
@@ -140,9 +220,10 @@ mod tests {
     use super::*;
 
     fn end(end: End, quotes: Quotes, text: &str) -> Option<Found> {
-        let whole = EndSearch::new(end, quotes).find(text);
+        let tools = Tools::default();
+        let whole = EndSearch::new(end, quotes).find(text, &tools);
         let mut search = EndSearch::new(end, quotes);
-        let grown = text.char_indices().find_map(|(at, c)| search.find(&text[..at + c.len_utf8()]));
+        let grown = text.char_indices().find_map(|(at, c)| search.find(&text[..at + c.len_utf8()], &tools));
         assert_eq!(whole, grown, "{text}");
         whole
     }
@@ -164,6 +245,29 @@ mod tests {
         assert_eq!(end(close, Quotes::Python, "f(a='</t>\"')</t>"), found(12, 16));
         assert_eq!(end(close, Quotes::Mark("|\"|"), "a|\"|</t>|\"|</t>"), found(11, 15));
         assert_eq!(end(close, Quotes::Json, "\"\\é</t>\" </t"), None);
+    }
+
+    #[test]
+    fn marks_in_arguments_that_are_json_do_not_end_a_block() {
+        const ARGUMENTS: Arguments = Arguments {
+            function: "<f=",
+            key: "<p=",
+            open: ">",
+            close: "</p>",
+            is_json: |name, key, _| name.starts_with("g>") && key == "j",
+        };
+        let end = |text: &str| {
+            let found = end(End::Mark("</t>"), Quotes::Arguments(&ARGUMENTS), text)?;
+            Some(text[..found.inner].to_owned())
+        };
+        let json = "<f=f><f=g>\n<p=j>\n [{\"a\": \"</t>\\\"</t>\"}]</p><p=j>1</p>\"";
+        assert_eq!(end(&format!("{json}</t>\"</t>")), Some(json.to_owned()));
+        // Texts have no quotes, and no arguments in them.
+        for text in ["<f=g><p=k>[\"", "<f=f><p=j>[\"", "<f=g><p=k><p=j>[\""] {
+            assert_eq!(end(&format!("{text}</t>\"]</p></t>")), Some(text.to_owned()));
+        }
+        let after = "<f=g><p=k>x</p><p=j>[\"</t>\"]";
+        assert_eq!(end(&format!("{after}</t>")), Some(after.to_owned()));
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Read {
 }
 
 fn tools() -> Tools {
-    let properties = json!({"a": {"type": "integer"}, "b": {"type": "string"}});
+    let properties = json!({"a": {"type": "integer"}, "b": {"type": "string"}, "l": {"type": "array"}});
     Tools::new(Some(&json!([
         {"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}},
         {"name": "g"},
@@ -126,6 +126,51 @@ fn reasoning_answer_and_calls_follow_each_other() {
     assert_eq!((found.reasoning.as_str(), found.calls()), ("Hm.", vec![("f", json!({"a": 1}))]));
     let found = read_after("<think>", "hermes", "think", "Hm <tool_call> is a mark");
     assert_eq!((found.reasoning.as_str(), found.calls.len()), ("Hm <tool_call> is a mark", 0));
+}
+
+#[test]
+fn marks_in_json_are_text() {
+    for (tool, output) in [
+        ("functionary", "<function=f>{\"l\": [\"</function>\\\"\"]}</function>"),
+        (
+            "harmony",
+            "<|channel|>commentary to=f<|message|> {\"l\": [\"</function>\\\"\"], \"b\": \"<|call|><|end|>\"}<|call|>",
+        ),
+        (
+            "qwen3_coder",
+            "<tool_call>\n<function=f>\n<parameter=l>\n[\"</function>\\\"\"]\n</parameter>\n<parameter=b>\n\"</parameter>\n</function>\n</tool_call>",
+        ),
+        ("qwen3_coder", "<function=f><parameter=l>[\"</function>\\\"\"]</parameter></function>"),
+        (
+            "glm",
+            "<tool_call>f\n<arg_key>l</arg_key>\n<arg_value>[\"</function>\\\"\"]</arg_value>\n</tool_call>",
+        ),
+        (
+            "minimax_m2",
+            "<minimax:tool_call>\n<invoke name=\"f\"><parameter name=\"l\">[\"</function>\\\"\"]</parameter></invoke></minimax:tool_call>",
+        ),
+        (
+            "deepseek_dsml",
+            "<｜DSML｜function_calls><｜DSML｜invoke name=\"g\"><｜DSML｜parameter name=\"l\" string=\"false\">[\"</function>\\\"\"]</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>",
+        ),
+    ] {
+        let marks =
+            ["</function>", "</parameter>", "</arg_value>", "</tool_call>", "</｜DSML｜function_calls>"];
+        for mark in marks.into_iter().chain(["</minimax:tool_call>", "<|start|>", "\n<parameter=b>"]) {
+            let output = output.replace("[\"</function>", &format!("[\"{}", mark.replace('\n', "\\n")));
+            let found = read(tool, &output);
+            let calls = found.calls();
+            assert_eq!(
+                (calls.len(), &calls[0].1["l"]),
+                (1, &json!([format!("{mark}\"")])),
+                "{tool} {found:?}"
+            );
+        }
+    }
+    // JSON that does not end holds back no further message.
+    let broken = "<|channel|>commentary to=f<|message|>{\"a<|call|>";
+    let found = read("harmony", &format!("{broken}<|start|>assistant<|channel|>final<|message|>x"));
+    assert_eq!((found.text, found.calls.len(), found.warnings.len()), (format!("{broken}\nx"), 0, 1));
 }
 
 #[test]

@@ -33,11 +33,20 @@ impl Tools {
         self.functions.is_empty() || self.functions.contains_key(name)
     }
 
+    /// Whether argument `key` of `function` is written as JSON: its types are known, and none is a text.
+    pub(super) fn is_json(&self, function: &str, key: &str) -> bool {
+        let types = self.types(function, key).unwrap_or_default();
+        !types.is_empty() && types.iter().all(|name| OF_JSON.contains(&name.as_str()))
+    }
+
+    fn types(&self, function: &str, key: &str) -> Option<Vec<String>> {
+        types(self.functions.get(function)?.get(key)?)
+    }
+
     /// The value that `text` stands for as argument `key` of `function`. An argument that may be a text and nothing else is
     /// the text. Otherwise it is the JSON value, if it is one of a type that the schema has; or else the text.
     pub(super) fn value(&self, function: &str, key: &str, text: &str) -> Value {
-        let schema = self.functions.get(function).and_then(|properties| properties.get(key));
-        let types = schema.map(types).unwrap_or_default();
+        let types = self.types(function, key).unwrap_or_default();
         if !types.is_empty() && types.iter().all(|name| name == "string") {
             return Value::from(text);
         }
@@ -72,30 +81,42 @@ pub(super) fn resolve<'a>(schema: &'a Value, root: &'a Value) -> Option<&'a Valu
     None
 }
 
-/// The types that a schema allows, in `type`, `anyOf` or `oneOf`; empty if it does not say.
-fn types(schema: &Value) -> Vec<String> {
-    let names = |value: Option<&Value>| -> Vec<String> {
-        match value {
-            Some(Value::String(name)) => vec![name.to_lowercase()],
-            Some(Value::Array(names)) => {
-                names.iter().filter_map(Value::as_str).map(str::to_lowercase).collect()
-            }
-            _ => Vec::new(),
+/// The types that a schema allows, by its `type`, the alternatives of `anyOf` or `oneOf`, or its values; `None` if it does not
+/// say.
+pub(super) fn types(schema: &Value) -> Option<Vec<String>> {
+    match schema.get("type") {
+        Some(Value::String(name)) => return Some(vec![name.to_lowercase()]),
+        Some(Value::Array(names)) => {
+            return names.iter().map(|name| name.as_str().map(str::to_lowercase)).collect();
         }
-    };
-    let mut found = names(schema.get("type"));
+        _ => {}
+    }
     for key in ["anyOf", "oneOf"] {
-        let inner = schema.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        found.extend(inner.iter().flat_map(|one| names(one.get("type"))));
+        if let Some(alternatives) = schema.get(key).and_then(Value::as_array) {
+            let each = alternatives.iter().map(types).collect::<Option<Vec<_>>>()?;
+            return Some(each.concat());
+        }
     }
-    if found.is_empty()
-        && let Some(values) = schema.get("enum").and_then(Value::as_array)
-        && values.iter().all(Value::is_string)
-    {
-        found.push("string".to_owned());
-    }
-    found
+    let values = schema.get("enum").and_then(Value::as_array).map(Vec::as_slice);
+    let values = values.or_else(|| schema.get("const").map(std::slice::from_ref))?;
+    Some(values.iter().map(|value| type_of(value).to_owned()).collect())
 }
+
+/// The type of a value.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// The types that are written as JSON, and the words that Python has for them.
+const OF_JSON: [&str; 11] =
+    ["integer", "int", "number", "float", "boolean", "bool", "object", "dict", "array", "list", "null"];
 
 /// Whether `value` is of the JSON Schema type `name`, or of the word that Python has for it.
 fn is_of(value: &Value, name: &str) -> bool {
@@ -122,7 +143,7 @@ mod tests {
         let properties = json!({
             "s": {"type": "string"}, "i": {"type": "integer"}, "b": {"type": "boolean"}, "o": {"type": "object"},
             "n": {"anyOf": [{"type": "number"}, {"type": "null"}]}, "m": {"type": ["string", "integer"]},
-            "e": {"enum": ["1", "2"]}, "q": {},
+            "e": {"enum": ["1", "2"]}, "c": {"const": 3}, "x": {"anyOf": [{"type": "null"}, {}]}, "q": {},
         });
         let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"properties": properties}}}]);
         let tools = Tools::new(Some(&tools));
@@ -140,12 +161,20 @@ mod tests {
             ("m", "7", json!(7)),
             ("m", "seven", json!("seven")),
             ("e", "1", json!("1")),
+            ("c", "3", json!(3)),
+            ("x", "{}", json!({})),
             ("q", "1", json!(1)),
             ("unknown", "\"a\"", json!("\"a\"")),
             ("unknown", "[1]", json!([1])),
         ] {
             assert_eq!(tools.value("f", key, text), expected, "{key} {text}");
         }
+        for (key, json) in
+            [("i", true), ("o", true), ("n", true), ("c", true), ("s", false), ("m", false), ("x", false)]
+        {
+            assert_eq!(tools.is_json("f", key), json, "{key}");
+        }
+        assert!(!tools.is_json("g", "i"));
         assert!(tools.may_call("f") && !tools.may_call("g") && Tools::default().may_call("g"));
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use crate::output::tools::resolve;
+use crate::output::tools::{resolve, types};
 use crate::output::writing::{Function, Part};
 
 /// Keywords of an object's schema that the order of its arguments enforces, or that enforce nothing.
@@ -77,8 +77,10 @@ impl<'a> Argument<'a> {
     /// Whether it is written as text: a text, or a value of one of several types that is a text if it is no other.
     pub(super) fn is_text(&self) -> Result<bool, String> {
         let schema = self.resolved()?;
-        let Some(object) = schema.as_object() else { return Ok(schema == &Value::Bool(true)) };
-        Ok(types(object).is_none_or(|types| types.iter().any(|name| name == "string")))
+        Ok(match schema {
+            Value::Object(_) => types(schema).is_none_or(|types| types.iter().any(|name| name == "string")),
+            other => other == &Value::Bool(true),
+        })
     }
 
     /// Its value and `end`, in a text that none of `never` may be in.
@@ -145,29 +147,6 @@ fn values(schema: &Value) -> usize {
         _ => 0,
     };
     1 + inner
-}
-
-/// The types that a schema names; `None` if it names none.
-fn types(schema: &Map<String, Value>) -> Option<Vec<String>> {
-    let names = |value: &Value| -> Option<Vec<String>> {
-        match value {
-            Value::String(name) => Some(vec![name.clone()]),
-            Value::Array(names) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
-            _ => None,
-        }
-    };
-    if let Some(found) = schema.get("type").and_then(names) {
-        return Some(found);
-    }
-    for key in ["anyOf", "oneOf"] {
-        if let Some(alternatives) = schema.get(key).and_then(Value::as_array) {
-            let each: Option<Vec<Vec<String>>> =
-                alternatives.iter().map(|one| types(one.as_object()?)).collect();
-            return each.map(|each| each.concat());
-        }
-    }
-    let values = schema.get("enum").and_then(Value::as_array)?;
-    values.iter().all(|value| !value.is_string()).then(Vec::new)
 }
 
 /// Arguments one after the other, those that are not required or nothing in their place. `write` gives the parts of one.

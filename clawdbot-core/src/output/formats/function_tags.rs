@@ -3,9 +3,9 @@
 use serde_json::Map;
 
 use super::bare;
-use super::tags::{between, next_tag, of_lines};
+use super::tags::{between, json_length, next_tag, of_lines};
 use crate::output::call::{Calls, RawCall};
-use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::format::{Arguments, Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::{object, start_of};
 use crate::output::writing::{Function, Part, Parts, Writing};
@@ -43,14 +43,15 @@ fn function<'a>(text: &'a str, tools: &Tools) -> Result<(RawCall, &'a str), Stri
     let (name, mut rest) = between(text, ">")?;
     let name = name.trim().trim_matches('"');
     if rest.trim_start().starts_with('{') {
-        let end = rest.find(END).unwrap_or(rest.len());
+        let json = json_length(rest);
+        let end = rest[json..].find(END).map_or(rest.len(), |end| json + end);
         return Ok((RawCall::new(name, object(&rest[..end])?)?, &rest[end..]));
     }
     let mut arguments = Map::new();
     while let Some(after) = next_tag(rest, PARAMETER) {
         let (key, after) = between(after, ">")?;
         let key = key.trim().trim_matches('"');
-        let (text, after) = parameter(after)?;
+        let (text, after) = parameter(after, tools.is_json(name, key))?;
         arguments.insert(key.to_owned(), tools.value(name, key, of_lines(text)));
         rest = after;
     }
@@ -58,8 +59,9 @@ fn function<'a>(text: &'a str, tools: &Tools) -> Result<(RawCall, &'a str), Stri
 }
 
 /// The text of an argument, and what comes after it. Some answers leave out `</parameter>`.
-fn parameter(text: &str) -> Result<(&str, &str), String> {
-    for (place, _) in text.match_indices('<') {
+fn parameter(text: &str, is_json: bool) -> Result<(&str, &str), String> {
+    let from = if is_json { json_length(text) } else { 0 };
+    for (place, _) in text[from..].match_indices('<').map(|(place, mark)| (from + place, mark)) {
         let (before, rest) = text.split_at(place);
         if let Some(after) = rest.strip_prefix(CLOSE) {
             return Ok((before, after));
@@ -70,6 +72,20 @@ fn parameter(text: &str) -> Result<(&str, &str), String> {
     }
     Err(format!("expected {CLOSE} after {}", start_of(text)))
 }
+
+const ARGUMENTS: Arguments = Arguments {
+    function: FUNCTION,
+    key: PARAMETER,
+    open: ">",
+    close: CLOSE,
+    is_json: |name, key, tools| {
+        let name = name.split('>').next().unwrap_or(name).trim().trim_matches('"');
+        tools.is_json(name, key.trim().trim_matches('"'))
+    },
+};
+
+/// Where the function's tag is read already.
+const AFTER_NAME: Arguments = Arguments { function: "", ..ARGUMENTS };
 
 /// Each argument on lines of its own; none of `never` is in one.
 fn write(function: &Function, never: [&'static str; 4]) -> Parts {
@@ -96,9 +112,9 @@ pub(in crate::output) const QWEN3_CODER: ToolFormat = ToolFormat {
     ),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<tool_call>", "</tool_call>", Quotes::None, functions),
+            Block::between("<tool_call>", "</tool_call>", Quotes::None, functions).with_arguments(&ARGUMENTS),
             // Some answers leave out the outer tag.
-            Block::between(FUNCTION, END, Quotes::None, rest),
+            Block::between(FUNCTION, END, Quotes::None, rest).with_arguments(&AFTER_NAME),
         ],
         dropped: &["</tool_call>"],
     },
@@ -116,7 +132,9 @@ pub(in crate::output) const SEED_OSS: ToolFormat = ToolFormat {
         |function| write(function, [CLOSE, END, "\n<parameter=", "</seed:tool_call>"]),
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions).special()],
+        blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions)
+            .with_arguments(&ARGUMENTS)
+            .special()],
         dropped: &[],
     },
 };

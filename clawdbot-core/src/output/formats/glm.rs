@@ -3,9 +3,9 @@
 use serde_json::Map;
 
 use super::bare;
-use super::tags::{between, next_tag};
+use super::tags::{argument, between, next_tag};
 use crate::output::call::{Calls, RawCall};
-use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::format::{Arguments, Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
 use crate::output::writing::{Function, Part, Parts, Writing};
@@ -20,8 +20,8 @@ fn read(text: &str, tools: &Tools) -> Calls {
         let Some(after) = next_tag(after, "<arg_value>") else {
             return Err(format!("expected <arg_value>, found {}", start_of(after)));
         };
-        let (text, after) = between(after, "</arg_value>")?;
         let key = key.trim();
+        let (text, after) = argument(after, "</arg_value>", tools.is_json(name, key))?;
         arguments.insert(key.to_owned(), tools.value(name, key, text));
         rest = after;
     }
@@ -30,6 +30,18 @@ fn read(text: &str, tools: &Tools) -> Calls {
         rest => Err(format!("expected <arg_key>, found {}", start_of(rest))),
     }
 }
+
+const ARGUMENTS: Arguments = Arguments {
+    function: "",
+    key: "<arg_key>",
+    open: "<arg_value>",
+    close: "</arg_value>",
+    is_json: |name, key, tools| {
+        let name = name.split("<arg_key>").next().unwrap_or(name);
+        let key = key.split("</arg_key>").next().unwrap_or(key);
+        tools.is_json(name.trim(), key.trim())
+    },
+};
 
 fn write(function: &Function) -> Parts {
     const END: &str = "</arg_value>";
@@ -55,7 +67,9 @@ pub(in crate::output) const GLM: ToolFormat = ToolFormat {
         write,
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<tool_call>", "</tool_call>", Quotes::None, read)],
+        blocks: &[
+            Block::between("<tool_call>", "</tool_call>", Quotes::None, read).with_arguments(&ARGUMENTS)
+        ],
         dropped: &[],
     },
 };

@@ -4,9 +4,9 @@
 use serde_json::{Map, Value};
 
 use super::bare;
-use super::tags::{between, next_tag};
+use super::tags::{argument, between, next_tag};
 use crate::output::call::{Calls, RawCall};
-use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::format::{Arguments, Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
 use crate::output::writing::{Function, Part, Parts, Writing};
@@ -33,6 +33,10 @@ const DSML: Tags = Tags {
     end_parameter: "</｜DSML｜parameter>",
 };
 
+/// What DeepSeek's tags say of an argument that is a text, or none.
+const STRING: &str = "string=\"true\"";
+const NO_STRING: &str = "string=\"false\"";
+
 /// The value of an attribute, with or without quotes, and what follows in its tag.
 fn attribute(text: &str) -> (&str, &str) {
     let text = text.trim_start();
@@ -50,10 +54,10 @@ fn invokes(text: &str, tools: &Tools, tags: &Tags) -> Calls {
         while let Some(after) = next_tag(inner, tags.parameter) {
             let (tag, after) = between(after, ">")?;
             let (key, more) = attribute(tag);
-            let (text, after) = between(after, tags.end_parameter)?;
+            let (text, after) = argument(after, tags.end_parameter, is_json(name, tag, tools))?;
             let value = match more.trim() {
-                "string=\"true\"" => Value::from(text),
-                "string=\"false\"" => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
+                STRING => Value::from(text),
+                NO_STRING => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
                 _ => tools.value(name, key, text),
             };
             arguments.insert(key.to_owned(), value);
@@ -70,6 +74,32 @@ fn invokes(text: &str, tools: &Tools, tags: &Tags) -> Calls {
         rest => Err(format!("expected {}, found {}", tags.invoke, start_of(rest))),
     }
 }
+
+/// Whether the argument with this tag is JSON.
+fn is_json(name: &str, tag: &str, tools: &Tools) -> bool {
+    let (key, more) = attribute(tag);
+    match more.trim() {
+        STRING => false,
+        NO_STRING => true,
+        _ => tools.is_json(name, key),
+    }
+}
+
+const fn arguments(tags: &'static Tags) -> Arguments {
+    Arguments {
+        function: tags.invoke,
+        key: tags.parameter,
+        open: ">",
+        close: tags.end_parameter,
+        is_json: |name, tag, tools| {
+            let (name, _) = attribute(name.split('>').next().unwrap_or(name));
+            is_json(name, tag, tools)
+        },
+    }
+}
+
+const MINIMAX_ARGUMENTS: Arguments = arguments(&MINIMAX);
+const DSML_ARGUMENTS: Arguments = arguments(&DSML);
 
 fn minimax(text: &str, tools: &Tools) -> Calls {
     invokes(text, tools, &MINIMAX)
@@ -104,9 +134,9 @@ pub(in crate::output) const MINIMAX_M2: ToolFormat = ToolFormat {
         |function| write(function, &MINIMAX, |_| "", "</minimax:tool_call>"),
     ),
     grammar: Grammar::Blocks {
-        blocks: &[
-            Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax).special()
-        ],
+        blocks: &[Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax)
+            .with_arguments(&MINIMAX_ARGUMENTS)
+            .special()],
         dropped: &[],
     },
 };
@@ -128,8 +158,11 @@ pub(in crate::output) const DEEPSEEK_DSML: ToolFormat = ToolFormat {
     grammar: Grammar::Blocks {
         blocks: &[
             Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml)
+                .with_arguments(&DSML_ARGUMENTS)
                 .special(),
-            Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml).special(),
+            Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml)
+                .with_arguments(&DSML_ARGUMENTS)
+                .special(),
         ],
         dropped: &[],
     },

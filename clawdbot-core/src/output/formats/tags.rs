@@ -1,5 +1,8 @@
 //! Texts between tags, as in XML but without its escapes.
 
+use crate::output::format::{End, Quotes};
+use crate::output::marks::EndSearch;
+use crate::output::tools::Tools;
 use crate::output::value::start_of;
 
 /// What comes after `tag`, if the text begins with it after spaces.
@@ -13,6 +16,25 @@ pub(super) fn next_tag<'a>(text: &'a str, tag: &str) -> Option<&'a str> {
 /// Where there is no `close`.
 pub(super) fn between<'a>(text: &'a str, close: &str) -> Result<(&'a str, &'a str), String> {
     text.split_once(close).ok_or_else(|| format!("expected {close} after {}", start_of(text)))
+}
+
+/// The bytes of the JSON list or object that a text begins with, in whose texts marks do not count; 0 if there is none.
+pub(super) fn json_length(text: &str) -> usize {
+    if !text.trim_start().starts_with(['{', '[']) {
+        return 0;
+    }
+    let found = EndSearch::new(End::Value, Quotes::Json).find(text, &Tools::default());
+    found.map_or(0, |found| found.whole)
+}
+
+/// As [`between`], of a text that may begin with JSON.
+///
+/// # Errors
+/// As [`between`].
+pub(super) fn argument<'a>(text: &'a str, close: &str, is_json: bool) -> Result<(&'a str, &'a str), String> {
+    let from = if is_json { json_length(text) } else { 0 };
+    let (rest, after) = between(&text[from..], close)?;
+    Ok((&text[..from + rest.len()], after))
 }
 
 /// A value on lines of its own, without the line ends next to its tags.
