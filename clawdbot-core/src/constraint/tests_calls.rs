@@ -55,6 +55,7 @@ fn tools() -> Value {
                 "additionalProperties": false,
             })
         ),
+        tool("note", json!({"type": "object", "properties": {"any": {}, "list": {"type": "array"}}})),
         tool("stop", Value::Null),
     ])
 }
@@ -90,13 +91,14 @@ fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
                     .is_some_and(|edits| edits.iter().all(texts))
                 && has("text", &Value::is_string)
         }
+        "note" => has("list", &Value::is_array),
         "stop" => arguments.is_empty(),
         _ => false,
     }
 }
 
 /// Texts that would end or cut calls, but for quotes.
-const MARKS: [&str; 12] = [
+const MARKS: [&str; 13] = [
     "</function>",
     "</parameter>",
     "\n<parameter=text>",
@@ -109,6 +111,8 @@ const MARKS: [&str; 12] = [
     "]",
     "'",
     "[{",
+    // A number that is too large for floating point.
+    "1e999",
 ];
 
 /// A text that `matcher` allows, of at most `more` tokens more than the shortest. It has `marks` wherever it may.

@@ -97,7 +97,7 @@ pub(super) enum End {
 }
 
 /// Which quotes texts have in a block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Quotes {
     /// None: marks are marks everywhere.
     None,
@@ -112,7 +112,7 @@ pub(super) enum Quotes {
 }
 
 /// Where arguments are that have no quotes if they are texts.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Arguments {
     /// What comes before the name of a function; empty if that is at the beginning.
     pub(super) function: &'static str,
