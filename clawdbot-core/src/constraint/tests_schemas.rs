@@ -155,3 +155,53 @@ fn the_generator_makes_both() {
     assert!(found.iter().all(|&count| count > 30), "{found:?}");
     assert!(constraint(json!({"type": "null"})).accepts("null").expect("runs"));
 }
+
+/// Twentieths as a decimal number.
+fn decimal(twentieths: i64) -> Value {
+    serde_json::from_str(&decimal_text(twentieths)).expect("a number")
+}
+
+fn decimal_text(twentieths: i64) -> String {
+    let (sign, size) = (if twentieths < 0 { "-" } else { "" }, twentieths.abs() * 5);
+    match (size / 100, size % 100) {
+        (whole, 0) => format!("{sign}{whole}"),
+        (whole, rest) => format!("{sign}{whole}.{}", format!("{rest:02}").trim_end_matches('0')),
+    }
+}
+
+#[test]
+fn numbers_are_within_their_bounds() {
+    let vocabulary = vocabulary();
+    let mut random = Random(3);
+    for round in 0..400 {
+        let (least, size) = (random.below(90) as i64 - 45, 1 + random.below(30) as i64);
+        let (least, size) = if round % 4 == 0 { (least / 20 * 20, size) } else { (least, size) };
+        let most = least + size;
+        let (open, shut) = (round % 2 == 0, round % 3 == 0);
+        let keys = [
+            ["minimum", "exclusiveMinimum"][usize::from(open)],
+            ["maximum", "exclusiveMaximum"][usize::from(shut)],
+        ];
+        let schema = json!({"type": "number", keys[0]: decimal(least), keys[1]: decimal(most)});
+        let constraint =
+            Constraint::with(&vocabulary, &ConstraintSpec::JsonSchema(schema.clone())).expect("compiles");
+        for value in least - 21..=most + 21 {
+            let valid = value >= least + i64::from(open) && value <= most - i64::from(shut);
+            let text = decimal_text(value);
+            assert_eq!(constraint.accepts(&text).expect("runs"), valid, "{schema}: {text}");
+        }
+        let zero = least + i64::from(open) <= 0 && most - i64::from(shut) >= 0;
+        assert!(zero || !constraint.accepts("-0").expect("runs"), "{schema}: -0");
+    }
+    for (schema, valid, invalid) in [
+        (json!({"exclusiveMinimum": 0, "maximum": 1e-20}), "0.00000000000000000001", "0"),
+        (json!({"exclusiveMinimum": 0, "maximum": 0.5}), "\"a\"", "0"),
+        (json!({"type": ["number", "null"], "minimum": -0.5, "exclusiveMaximum": 0}), "null", "-0"),
+    ] {
+        let constraint = constraint(schema);
+        assert!(
+            constraint.accepts(valid).expect("runs") && !constraint.accepts(invalid).expect("runs"),
+            "{invalid}"
+        );
+    }
+}

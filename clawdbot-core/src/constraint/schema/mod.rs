@@ -6,6 +6,7 @@ mod draft;
 mod formats;
 mod keywords;
 mod limits;
+mod numbers;
 mod pattern;
 mod reader;
 mod values;
