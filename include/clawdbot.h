@@ -309,6 +309,28 @@ typedef struct clawdbot_string clawdbot_string;
 typedef struct clawdbot_tokenizer clawdbot_tokenizer;
 
 /**
+ * Changes the logits of a request's next token before it is sampled: `count` of them, one for each token id, with `logit_bias` and
+ * penalties, before masks and temperature. `prompt` and `output` are the tokens so far. Minus infinity forbids a token. Return 0
+ * to go on; anything else ends the request with `CLAWDBOT_ERROR_INVALID_ARGUMENT`.
+ *
+ * It is called for each token on a thread of the library, perhaps on several at a time for several requests, and other requests of
+ * the model wait for it. It must not call back into the library, and what it does must depend on its arguments alone: the same
+ * place may be asked for more than once. The arrays are valid during the call.
+ */
+typedef int32_t (*clawdbot_logits_callback)(void *user_data,
+                                            const uint32_t *prompt,
+                                            size_t prompt_length,
+                                            const uint32_t *output,
+                                            size_t output_length,
+                                            float *logits,
+                                            size_t count);
+
+/**
+ * Is called once, on any thread, when nothing uses its `user_data` any more.
+ */
+typedef void (*clawdbot_release_callback)(void *user_data);
+
+/**
  * Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
  * be called on any thread that uses the runtime, several at a time. It must not call back into the library.
  */
@@ -516,6 +538,17 @@ int32_t clawdbot_options_set_json(clawdbot_options *options,
  * Frees options. NULL is allowed.
  */
 void clawdbot_options_free(clawdbot_options *options);
+
+/**
+ * Lets `callback` change the logits of the requests that these options are used for; NULL: nothing any more. `release` may be
+ * NULL; otherwise it is called once with `user_data`: when the options are freed or have another callback, and all requests that were
+ * begun with them have ended and are freed; at once if this fails. Calls that take other options refuse these.
+ */
+int32_t clawdbot_options_set_logits_processor(clawdbot_options *options,
+                                              clawdbot_logits_callback callback,
+                                              void *user_data,
+                                              clawdbot_release_callback release,
+                                              clawdbot_error **error);
 
 /**
  * A new runtime. `log` may be NULL; it and `user_data` must remain valid until the runtime and everything made with it is
@@ -888,6 +921,11 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  * - choices (a list of at most 4096 texts): Generate one of these texts. Default: none.
  * - logprobs (a whole number from 0 to 64): Report the log-probability of each generated token, and of this many most
  *   likely tokens. Default: nothing is reported.
+ * - logprobs_mode (one of raw, masked): Which distribution `logprobs` are of: `raw`, the model's own; `masked`, the
+ *   same over the tokens that masks and the constraint allow. Default: raw.
+ * - prompt_logprobs (a whole number from 0 to 64): Report the log-probability of each token of the prompt but the
+ *   first, and of this many most likely tokens. What is cached of the prompt is computed again. Default: nothing is
+ *   reported.
  * - add_special_tokens (true or false): Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is
  *   already there is not doubled. Sessions take this when text is appended. Default: true for text, false for a chat,
  *   whose template adds its own.
@@ -1557,8 +1595,19 @@ int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
                                      clawdbot_error **error);
 
 /**
- * All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, and the options that
- * were in force.
+ * As `clawdbot_completion_logprobs`, of the token of the prompt number `index` + 1: nothing says how likely the first one is.
+ * `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `prompt_logprobs` was set.
+ */
+int32_t clawdbot_completion_prompt_logprobs(const clawdbot_completion *completion,
+                                            size_t index,
+                                            clawdbot_logprob *chosen,
+                                            const clawdbot_logprob **top,
+                                            size_t *count,
+                                            clawdbot_error **error);
+
+/**
+ * All of it as a JSON object: text, reasoning, tool_calls, warnings, token_ids, finish_reason, usage, logprobs, prompt_logprobs, and
+ * the options that were in force.
  */
 int32_t clawdbot_completion_json(const clawdbot_completion *completion,
                                  clawdbot_string **out,

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::ptr::{NonNull, null_mut};
 
-use clawdbot_core::{Faults, GenerateOptions, Item, Request, Result};
+use clawdbot_core::{Faults, Item, Request, Result};
 
 use crate::cancel::{self, clawdbot_cancel_handle};
 use crate::completion::clawdbot_completion;
@@ -13,7 +13,7 @@ use crate::error::clawdbot_error;
 use crate::guard::guard;
 use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, owned, required, text};
 use crate::model::clawdbot_model;
-use crate::options::{clawdbot_options, read};
+use crate::options::{clawdbot_options, generation};
 
 /// Generates from `count` texts, computed together, with the same options.
 ///
@@ -36,7 +36,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        let options = read(options, GenerateOptions::from_json)?;
+        let options = generation(options)?;
         // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
         // text for its length.
         let texts = unsafe { all_texts(texts, lengths, count, "texts", Item::Prompt) }?.into_iter();
@@ -72,7 +72,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
         let options = unsafe { array(options, count, "options") }?;
         let requests = texts.into_iter().zip(options).enumerate().map(|(index, (text, options))| {
             // SAFETY: by the header, each of `options` is NULL or a handle that is not yet freed.
-            let options = read(unsafe { options.as_ref() }, GenerateOptions::from_json);
+            let options = generation(unsafe { options.as_ref() });
             Ok(Request::new(text?, options.map_err(|error| error.of_item(Item::Prompt(index)))?))
         });
         // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.

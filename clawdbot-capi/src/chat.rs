@@ -11,7 +11,7 @@ use crate::error::clawdbot_error;
 use crate::guard::guard;
 use crate::handle::{exclusive, give, handle, required};
 use crate::model::clawdbot_model;
-use crate::options::{clawdbot_options, json, json_object, read};
+use crate::options::{clawdbot_options, generation_of, json, json_object};
 use crate::session::clawdbot_session;
 use crate::stream::clawdbot_stream;
 use crate::string::clawdbot_string;
@@ -46,7 +46,7 @@ unsafe fn request(
 ) -> Result<(Chat, GenerateOptions)> {
     // SAFETY: by the clause above, `messages`, `tools` and `variables` are NULL or end with a NUL.
     let chat = unsafe { chat(messages, tools, variables) }?;
-    let options = read(options, |object| {
+    let options = generation_of(options, |object| {
         Chat::check_option_names(object.keys().map(String::as_str), &[])?;
         GenerateOptions::from_json(object)
     })?;

@@ -25,6 +25,8 @@ pub mod string;
 
 pub mod options;
 
+pub mod processor;
+
 pub mod callback;
 
 pub mod runtime;

@@ -3,14 +3,14 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
-use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
+use clawdbot_core::{Model, ModelOptions, Prompt, Result, Runtime};
 
 use crate::callback::{clawdbot_progress_callback, watched};
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::guard::guard;
 use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, quietly, required, text};
-use crate::options::{clawdbot_options, read};
+use crate::options::{clawdbot_options, generation, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
 use crate::stream::clawdbot_stream;
 use crate::string::clawdbot_string;
@@ -243,7 +243,7 @@ fn generate(
     out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
 ) -> Result<()> {
     let (model, out) = (required(model, "model")?, required(out, "out")?);
-    let completion = model.0.generate(prompt()?, &read(options, GenerateOptions::from_json)?)?;
+    let completion = model.0.generate(prompt()?, &generation(options)?)?;
     give(out, clawdbot_completion::new(completion));
     Ok(())
 }
@@ -255,7 +255,7 @@ fn stream(
     out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
 ) -> Result<()> {
     let (model, out) = (required(model, "model")?, required(out, "out")?);
-    let stream = model.0.stream(prompt()?, &read(options, GenerateOptions::from_json)?)?;
+    let stream = model.0.stream(prompt()?, &generation(options)?)?;
     give(out, clawdbot_stream::new(stream));
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use clawdbot_core::Result;
+use clawdbot_core::{Error, ErrorKind, GenerateOptions, Result, SharedProcessor};
 use serde_json::{Map, Value};
 
 use crate::error::clawdbot_error;
@@ -13,7 +13,52 @@ use crate::guard::guard;
 use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, handle, invalid, quietly, required, text};
 
 /// Options by name. The functions that take some list them.
-pub struct clawdbot_options(Mutex<Map<String, Value>>);
+pub struct clawdbot_options(Mutex<Options>);
+
+/// Values by name, and a function, which is no value.
+#[derive(Default)]
+struct Options {
+    values: Map<String, Value>,
+    processor: Option<SharedProcessor>,
+}
+
+impl clawdbot_options {
+    fn new(values: Map<String, Value>) -> Self {
+        clawdbot_options(Mutex::new(Options { values, processor: None }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Options> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the function that changes logits.
+    pub(crate) fn set_processor(&self, processor: Option<SharedProcessor>) {
+        // The old one is dropped without the lock: that may call the program.
+        let old = std::mem::replace(&mut self.lock().processor, processor);
+        drop(old);
+    }
+}
+
+/// Options of a generation.
+///
+/// # Errors
+/// As [`GenerateOptions::from_json`].
+pub(crate) fn generation(options: Option<&clawdbot_options>) -> Result<GenerateOptions> {
+    generation_of(options, GenerateOptions::from_json)
+}
+
+/// As [`generation`], with what `from_json` makes of the values.
+///
+/// # Errors
+/// Those of `from_json`.
+pub(crate) fn generation_of(
+    options: Option<&clawdbot_options>,
+    from_json: impl FnOnce(&Map<String, Value>) -> Result<GenerateOptions>,
+) -> Result<GenerateOptions> {
+    let Some(options) = options else { return Ok(GenerateOptions::default()) };
+    let options = options.lock();
+    Ok(from_json(&options.values)?.logits_processor(options.processor.clone()))
+}
 
 /// What NULL stands for is `T`'s default; otherwise what `from_json` of the core makes of the options.
 pub(crate) fn read<T: Default>(
@@ -22,7 +67,16 @@ pub(crate) fn read<T: Default>(
 ) -> Result<T> {
     match options {
         None => Ok(T::default()),
-        Some(options) => from_json(&options.0.lock().unwrap_or_else(PoisonError::into_inner)),
+        Some(options) => {
+            let options = options.lock();
+            match options.processor {
+                None => from_json(&options.values),
+                Some(_) => Err(Error::new(
+                    ErrorKind::UnknownOption,
+                    "options: expected those of this call, found a logits processor, which is for generating",
+                )),
+            }
+        }
     }
 }
 
@@ -62,7 +116,8 @@ unsafe fn set(
     let options = unsafe { handle(options, "options") }?;
     // SAFETY: by the clause above, `name` is NULL or ends with a NUL.
     let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
-    options.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value()?);
+    let value = value()?;
+    options.lock().values.insert(name.to_owned(), value);
     Ok(())
 }
 
@@ -76,7 +131,7 @@ pub extern "C" fn clawdbot_options_new(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        give(required(out, "out")?, clawdbot_options(Mutex::new(Map::new())));
+        give(required(out, "out")?, clawdbot_options::new(Map::new()));
         Ok(())
     })
 }
@@ -95,7 +150,7 @@ pub unsafe extern "C" fn clawdbot_options_from_json(
         let out = required(out, "out")?;
         // SAFETY: by the header, `json` is NULL or ends with a NUL.
         let map = unsafe { json_object(json, "json") }?;
-        give(out, clawdbot_options(Mutex::new(map)));
+        give(out, clawdbot_options::new(map));
         Ok(())
     })
 }

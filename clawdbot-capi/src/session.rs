@@ -5,14 +5,14 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use clawdbot_core::{AddSpecialTokens, GenerateOptions, Prompt, Session};
+use clawdbot_core::{AddSpecialTokens, Prompt, Session};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::guard::guard;
 use crate::handle::{array, copy_out, exclusive, give, handle, quietly, required};
 use crate::model::clawdbot_model;
-use crate::options::{clawdbot_options, read};
+use crate::options::{clawdbot_options, generation};
 use crate::stream::clawdbot_stream;
 
 /// One conversation: its tokens, and their part of the model's cache.
@@ -202,7 +202,7 @@ pub unsafe extern "C" fn clawdbot_session_generate(
     guard(error, || {
         // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
-        let options = read(options, GenerateOptions::from_json)?;
+        let options = generation(options)?;
         give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.generate(&options)?));
         Ok(())
     })
@@ -222,7 +222,7 @@ pub unsafe extern "C" fn clawdbot_session_stream(
     guard(error, || {
         // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
-        let options = read(options, GenerateOptions::from_json)?;
+        let options = generation(options)?;
         give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.stream(&options)?));
         Ok(())
     })

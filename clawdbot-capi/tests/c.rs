@@ -252,6 +252,7 @@ programs! {
     events,
     chat,
     constraint,
+    processor,
     embed,
     generate,
     #[cfg(feature = "hub")]

@@ -68,9 +68,9 @@ pub use load::source::Source;
 pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, MAX_DRAFTS, Metrics, ModelMetrics, Outcomes};
 pub use options::{
     Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, JsonSchema, KvType,
-    LogprobsMode, ModelOptions, Numa, NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType,
-    PackOptions, Pooling, ReferenceType, RerankOptions, RuntimeOptions, Sampler, Speculation, WeightType,
-    check_option_names,
+    LogitsProcessor, LogprobsMode, ModelOptions, Numa, NumberRange, OPTIONS, OptionGroup, OptionSet,
+    OptionSpec, OptionType, PackOptions, Pooling, ReferenceType, RerankOptions, RuntimeOptions, Sampler,
+    SharedProcessor, Speculation, WeightType, check_option_names,
 };
 pub use output::ToolCall;
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};

@@ -18,6 +18,7 @@ mod objects;
 mod options;
 mod pool;
 mod prepared;
+mod processor;
 mod progress;
 mod prompt;
 mod runtime;

@@ -237,6 +237,11 @@ impl Model {
     /// - choices: Generate one of these texts. Default: none.
     /// - logprobs: Report the log-probability of each generated token, and of this many most likely tokens. Value: a
     ///   whole number from 0 to 64. Default: nothing is reported.
+    /// - logprobs_mode: Which distribution `logprobs` are of: `raw`, the model's own; `masked`, the same over the
+    ///   tokens that masks and the constraint allow. Default: raw.
+    /// - prompt_logprobs: Report the log-probability of each token of the prompt but the first, and of this many most
+    ///   likely tokens. What is cached of the prompt is computed again. Value: a whole number from 0 to 64. Default:
+    ///   nothing is reported.
     /// - add_special_tokens: Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already
     ///   there is not doubled. Sessions take this when text is appended. Default: True for text, False for a chat,
     ///   whose template adds its own.

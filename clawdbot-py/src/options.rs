@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{invalid_argument, of_prompt, to_py, wrong_type};
 use crate::json;
+use crate::processor;
 use crate::prompt::MAX_ITERATED;
 
 type Kwargs<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
@@ -105,8 +106,9 @@ pub(crate) fn generate(
     if let Some(kwargs) = kwargs {
         all.update(kwargs.as_mapping())?;
     }
+    let processor = processor::take(&all)?;
     call.check(&all, &[GenerateOptions::NAMES])?;
-    read(&all)
+    Ok(read::<GenerateOptions>(&all)?.logits_processor(processor))
 }
 
 /// Options of several generations: one mapping for all, or a list with one (or None) for each.

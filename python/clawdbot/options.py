@@ -5,8 +5,11 @@ None keeps its default. Names, ranges and messages are the core's.
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -135,6 +138,13 @@ class GenerateOptions(TypedDict, total=False):
     logprobs: int | None
     """Report the log-probability of each generated token, and of this many most likely tokens. Value: a whole
     number from 0 to 64. Default: nothing is reported."""
+    logprobs_mode: Literal["raw", "masked"] | None
+    """Which distribution `logprobs` are of: `raw`, the model's own; `masked`, the same over the tokens that masks
+    and the constraint allow. Default: raw."""
+    prompt_logprobs: int | None
+    """Report the log-probability of each token of the prompt but the first, and of this many most likely tokens.
+    What is cached of the prompt is computed again. Value: a whole number from 0 to 64. Default: nothing is
+    reported."""
     add_special_tokens: bool | None
     """Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already there is not doubled.
     Sessions take this when text is appended. Default: True for text, False for a chat, whose template adds its
@@ -152,6 +162,11 @@ class GenerateOptions(TypedDict, total=False):
     reasoning_format: Literal["auto", "none", "harmony", "gemma4", "command", "apertus", "mistral", "seed_oss", "apriel", "granite", "kimi_vl", "hunyuan", "ernie", "thought", "think"] | None
     """Format in which reasoning is told from the answer. `auto`: that of the chat template, in a chat. Default:
     auto."""
+    logits_processor: "Callable[[list[int], list[int], np.ndarray], np.ndarray | None] | None"
+    """A function that may change the logits of each token before it is sampled: it gets the token ids of the prompt
+    and of the output, and the logits as an array of float32, and changes them in place or returns others. Slow: it
+    is called for each token, and other requests of the model wait for it. It must depend on its arguments alone.
+    Default: none."""
 
 
 class EmbedOptions(TypedDict, total=False):

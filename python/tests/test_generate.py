@@ -503,3 +503,64 @@ def test_unknown_options(model):
             call(PROMPT, {5: 5})
     with pytest.raises(TypeError, match=r"a prompt is no option"):
         model.generate(PROMPT, "more")
+
+
+def test_a_function_changes_logits(model):
+    seen = []
+
+    def only(token):
+        def process(prompt, output, logits):
+            seen.append((len(prompt), list(output), logits.shape, logits.dtype))
+            others = np.arange(logits.size) != token
+            logits[others] = -np.inf
+
+        return process
+
+    options = {"max_tokens": 3, "ignore_eos": True, "temperature": 0}
+    found = model.generate("Once", logits_processor=only(77), **options)
+    assert found.token_ids == [77] * 3 and "logits_processor" not in found.options
+    vocab = model.info["vocab_size"] if isinstance(model.info, dict) else len(model.logits([1])[0])
+    assert [one[1] for one in seen] == [[], [77], [77, 77]]
+    assert all(one[0] > 0 and one[2:] == ((vocab,), np.dtype("float32")) for one in seen)
+    # What it returns counts; lists have their own; streams and chats too.
+    alone = np.where(np.arange(vocab) == 78, 0.0, -np.inf)
+    assert model.generate("Once", logits_processor=lambda *_: alone, **options).token_ids == [78] * 3
+    both = model.generate(["Once", "One"], [dict(options), dict(options, logits_processor=only(79))])
+    assert both[0] == model.generate("Once", **options) and both[1].token_ids == [79] * 3
+    assert model.stream("Once", logits_processor=only(80), **options).finish().token_ids == [80] * 3
+    assert model.generate("Once", logits_processor=None, **options) == both[0]
+
+
+def test_a_function_that_fails_ends_its_request(model):
+    def raises(prompt, output, logits):
+        raise KeyError("mine")
+
+    for function, words in [
+        (raises, "logits_processor: it raised KeyError: 'mine'"),
+        (lambda *_: np.zeros(3), r"expected None or an array of shape \(\d+,\), found one of shape \(3,\)"),
+        (lambda *_: np.full_like(_[2], np.nan), "found NaN for token 0"),
+        (lambda: None, "it raised TypeError"),
+        (lambda *_: "text", "it raised ValueError"),
+    ]:
+        with pytest.raises(clawdbot.InvalidArgument, match=words):
+            model.generate("Once", logits_processor=function, max_tokens=2)
+    with pytest.raises(TypeError, match="logits_processor: expected a function"):
+        model.generate("Once", logits_processor=5)
+    assert model.generate("Once", max_tokens=2)
+
+
+def test_prompts_say_how_likely_they_are(model):
+    tokens = model.tokenizer.encode("Once upon a time")
+    found = model.generate(tokens, prompt_logprobs=2, max_tokens=1)
+    scores = found.prompt_logprobs
+    assert [one.chosen.id for one in scores] == tokens[1:] and all(len(one.top) == 2 for one in scores)
+    expected = model.score(tokens[:1], [tokens[1:]])[0]
+    assert [one.chosen.logprob for one in scores] == expected["logprobs"]
+    assert model.generate(tokens, max_tokens=1).prompt_logprobs is None
+
+
+def test_bad_words_are_left_out(model):
+    plain = model.generate("Once upon a time", max_tokens=30, temperature=0)
+    word = next(word for word in plain.text.split() if len(word) > 3)
+    found = model.generate("Once upon a time", max_tokens=30, temperature=0, bad_words=[word[1:]])
+    assert word[1:] not in found.text

@@ -20,7 +20,7 @@ use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::metrics::{MAX_DRAFTS, Meter, Times};
-use crate::options::{GenerateOptions, Resolved};
+use crate::options::{GenerateOptions, Resolved, SharedProcessor};
 use crate::sampling::{BadWords, Logprobs, Rules, Sampled, State, TokenLogprob};
 
 /// The tokens and the cached state of a conversation or of a single request.
@@ -92,6 +92,8 @@ pub(crate) struct Job {
     text: Option<JobText>,
     /// Texts that its output never has.
     pub(crate) bad_words: Option<Arc<BadWords>>,
+    /// What changes its logits.
+    pub(crate) processor: Option<SharedProcessor>,
     /// All that was emitted so far.
     emitted: Said,
     logprobs: Vec<Logprobs>,
@@ -153,6 +155,7 @@ impl Job {
             quiet: false,
             text,
             bad_words: None,
+            processor: None,
             emitted: Said::default(),
             logprobs: Vec::new(),
             sampling: State::default(),
@@ -215,7 +218,7 @@ impl Job {
 
     /// What says which of its tokens may come, besides options and constraint.
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { bad_words: self.bad_words.as_deref(), allowed: None }
+        Rules { bad_words: self.bad_words.as_deref(), processor: self.processor.as_ref(), allowed: None }
     }
 
     /// Bytes that it keeps.

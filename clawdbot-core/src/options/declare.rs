@@ -41,6 +41,9 @@ macro_rules! names {
 /// /// What it does, in Plain English and at most 200 characters.
 /// name: Type [what it takes, if that is less than the type has] = default, "the default in words, unless it is the value";
 /// ```
+///
+/// What cannot be written as a value, such as a function, stands apart under `without a value`: no JSON has it, and no list of
+/// options.
 macro_rules! options {
     (@default $default:expr) => { stringify!($default) };
     (@default $default:expr, $words:literal) => { $words };
@@ -56,7 +59,9 @@ macro_rules! options {
     };
     ($(#[doc = $about:literal])+ pub struct $name:ident for $purpose:literal $(, checked by $check:ident)? {
         $($(#[doc = $doc:literal])+ $field:ident: $type:ty $([$values:expr])? = $default:expr $(, $words:literal)?;)+
-    }) => {
+    } $(without a value {
+        $($(#[doc = $other_doc:literal])+ $other:ident: $other_type:ty = $other_default:expr;)+
+    })?) => {
         $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
@@ -65,11 +70,13 @@ macro_rules! options {
             ///
             #[doc = concat!("Default: ", $crate::options::options!(@default $default $(, $words)?), ".")]
             pub $field: $type,)+
+            $($($(#[doc = $other_doc])+
+            pub $other: $other_type,)+)?
         }
 
         impl Default for $name {
             fn default() -> Self {
-                $name { $($field: $default,)+ }
+                $name { $($field: $default,)+ $($($other: $other_default,)+)? }
             }
         }
 
@@ -85,6 +92,15 @@ macro_rules! options {
                 self.$field = value.into();
                 self
             })+
+
+            $($(#[doc = concat!("Sets `", stringify!($other), "`.")]
+            ///
+            $(#[doc = $other_doc])+
+            #[must_use]
+            pub fn $other(mut self, value: impl Into<$other_type>) -> Self {
+                self.$other = value.into();
+                self
+            })+)?
 
             /// Options from a JSON object; what it does not name keeps its default.
             ///

@@ -7,6 +7,7 @@ use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::load::Speculation;
 use super::logprobs::LogprobsMode;
+use super::processor::SharedProcessor;
 use super::samplers::{Asked, Sampler, check_samplers, samplers_in_force};
 use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
@@ -158,6 +159,9 @@ options! {
         tool_format: String [OptionType::Choice(TOOL_FORMAT_NAMES)] = AUTO.to_owned(), "auto";
         /// Format in which reasoning is told from the answer. `auto`: that of the chat template, in a chat.
         reasoning_format: String [OptionType::Choice(REASONING_FORMAT_NAMES)] = AUTO.to_owned(), "auto";
+    } without a value {
+        /// A function that may change the logits of each token before it is sampled.
+        logits_processor: Option<SharedProcessor> = None;
     }
 }
 

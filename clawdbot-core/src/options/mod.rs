@@ -12,6 +12,7 @@ mod generate;
 mod hub;
 mod load;
 mod logprobs;
+mod processor;
 mod resolved;
 mod samplers;
 mod several;
@@ -31,6 +32,7 @@ pub use load::{
     Speculation, WeightType,
 };
 pub use logprobs::LogprobsMode;
+pub use processor::{LogitsProcessor, SharedProcessor};
 pub(crate) use resolved::{ResolveContext, Resolved};
 pub use samplers::Sampler;
 pub use spec::{NumberRange, OptionGroup, OptionSet, OptionSpec, OptionType};

@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::{LogprobsMode, Resolved, Sampler};
+use crate::options::{LogprobsMode, Resolved, Sampler, SharedProcessor};
 
 pub(crate) use bad_words::BadWords;
 pub(crate) use masks::{Drawable, History};
@@ -27,6 +27,8 @@ pub(crate) use masks::{Drawable, History};
 pub(crate) struct Rules<'a> {
     /// Texts that are left out.
     pub(crate) bad_words: Option<&'a BadWords>,
+    /// The host's own function.
+    pub(crate) processor: Option<&'a SharedProcessor>,
     /// What a constraint allows, as bits: `id % 32` of word `id / 32`.
     pub(crate) allowed: Option<&'a [u32]>,
 }
@@ -97,7 +99,7 @@ pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
 /// own distribution, or of that over the tokens that no mask forbids, as `logprobs_mode` says.
 ///
 /// # Errors
-/// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
+/// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token; those of the processor.
 pub(crate) fn sample(
     logits: &mut [f32],
     drawable: &Drawable,
@@ -160,6 +162,9 @@ fn choose(
             _ => {}
         }
     }
+    if let Some(processor) = rules.processor {
+        processor.process(history.prompt, history.output, logits)?;
+    }
     masks::mask(logits, drawable, options, history);
     if let Some(bad_words) = rules.bad_words {
         bad_words.forbid(history.output, |id| {
@@ -174,7 +179,7 @@ fn choose(
     let best = argmax(logits);
     if logits[best as usize] == f32::NEG_INFINITY {
         return Err(Error::invalid_argument(
-            "suppress_tokens, begin_suppress_tokens, bad_words, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
+            "logits_processor, suppress_tokens, begin_suppress_tokens, bad_words, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
              constraint leave no token to sample",
         ));
     }

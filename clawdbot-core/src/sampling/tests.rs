@@ -449,3 +449,34 @@ fn log_probabilities_may_be_those_of_what_masks_allow() {
     assert!((found.chosen.logprob - expected).abs() < 1e-6);
     assert!((found.top[1].logprob - (expected - 2.0)).abs() < 1e-6);
 }
+
+#[test]
+fn a_processor_changes_logits_before_masks() {
+    let options = resolved(GenerateOptions::default().temperature(0.0).suppress_tokens(vec![3]));
+    let sample_with = |processor: SharedProcessor| {
+        let rules = Rules { processor: Some(&processor), ..Rules::default() };
+        let history = History { prompt: &[1], output: &[2] };
+        super::sample(&mut [4.0, 1.0, 2.0, 3.0], &ALL, &options, &history, &mut State::default(), rules)
+    };
+    let found = sample_with(SharedProcessor::new(|prompt: &[u32], output: &[u32], logits: &mut [f32]| {
+        assert_eq!((prompt, output, &*logits), (&[1][..], &[2][..], &[4.0, 1.0, 2.0, 3.0][..]));
+        (logits[0], logits[3]) = (f32::NEG_INFINITY, 9.0);
+        Ok(())
+    }));
+    assert_eq!(found.unwrap().id, 2);
+    let error = sample_with(SharedProcessor::new(|_: &[u32], _: &[u32], logits: &mut [f32]| {
+        logits[1] = f32::NAN;
+        Ok(())
+    }));
+    assert!(error.unwrap_err().message().ends_with("found NaN for token 1"));
+    let own = || Error::new(ErrorKind::InvalidUtf8, "its own");
+    let error = sample_with(SharedProcessor::new(move |_: &[u32], _: &[u32], _: &mut [f32]| Err(own())));
+    assert_eq!(error.unwrap_err().message(), own().message());
+    let error = sample_with(SharedProcessor::new(|_: &[u32], _: &[u32], _: &mut [f32]| panic!("a panic")));
+    assert_eq!(error.unwrap_err().message(), "logits_processor: it panicked");
+    let all = SharedProcessor::new(|_: &[u32], _: &[u32], logits: &mut [f32]| {
+        logits.fill(f32::NEG_INFINITY);
+        Ok(())
+    });
+    assert!(sample_with(all).unwrap_err().message().starts_with("logits_processor, "));
+}

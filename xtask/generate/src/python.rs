@@ -11,8 +11,11 @@ None keeps its default. Names, ranges and messages are the core's.
 """
 
 import os
-from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+if TYPE_CHECKING:
+    import numpy as np
 "#;
 
 /// A typed dict.
@@ -43,6 +46,13 @@ const DICTS: &[Dict] = &[
 /// The longest line of text in a file of Python, without its indent.
 const WIDTH: usize = 112;
 
+/// What no table has: a function.
+const PROCESSOR: &str =
+    "logits_processor: \"Callable[[list[int], list[int], np.ndarray], np.ndarray | None] | None\"";
+const PROCESSOR_DOC: &str = "A function that may change the logits of each token before it is sampled: it gets the token ids of the \
+    prompt and of the output, and the logits as an array of float32, and changes them in place or returns others. Slow: it is \
+    called for each token, and other requests of the model wait for it. It must depend on its arguments alone. Default: none.";
+
 /// The text of `options.py`.
 pub(crate) fn typed_dicts() -> Result<String, String> {
     let mut text = HEAD.to_owned();
@@ -54,6 +64,9 @@ pub(crate) fn typed_dicts() -> Result<String, String> {
             let name = option.name;
             text +=
                 &format!("    {name}: {} | None\n{}", annotation(option.values), docstring(&python(option)));
+        }
+        if dict.name == "GenerateOptions" {
+            text += &format!("    {PROCESSOR}\n{}", docstring(PROCESSOR_DOC));
         }
     }
     Ok(text)

@@ -260,7 +260,7 @@ impl Session {
         let constrained = constrained.transpose()?;
         let mut job = Job::generate(resolved, length, text);
         (job.constrained, job.bad_words) = (constrained, bad_words);
-        job.prompt_scores = prompt_scores;
+        (job.prompt_scores, job.processor) = (prompt_scores, options.logits_processor.clone());
         (job.quiet, job.admitted) = (delivery.at_the_end, delivery.admitted);
         job.count_deadline_from(delivery.since);
         job.ticket = ticket;
