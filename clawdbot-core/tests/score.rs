@@ -110,8 +110,14 @@ fn texts_are_tokenized_together() {
     let found = model.score(ids.clone(), &[" a cat".into(), vec![5, 6].into()]).unwrap();
     check(&model, &ids, &tokenizer.encode(" a cat", AddSpecialTokens::No).unwrap(), &found[0]);
     check(&model, &ids, &[5, 6], &found[1]);
-    assert_eq!(model.score(prompt, &[vec![5, 6].into()]).unwrap(), found[1..]);
+    assert_eq!(model.score(prompt, &[vec![5, 6].into()]).unwrap()[0].logprobs, found[1].logprobs);
     assert_eq!(model.score(prompt, &[]).unwrap(), []);
+    // Classes: their probabilities are in the proportions of the sums, and add up to 1.
+    let classes = model.score(prompt, &[" cat".into(), " dog".into(), " car".into()]).unwrap();
+    let sum: f64 = classes.iter().map(|class| class.probability).sum();
+    let ratio = classes[0].probability / classes[1].probability;
+    assert!((sum - 1.0).abs() < 1e-12);
+    assert!((ratio - libm::exp(classes[0].logprob - classes[1].logprob)).abs() < 1e-9 * ratio);
 }
 
 #[test]

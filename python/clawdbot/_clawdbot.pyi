@@ -1029,7 +1029,7 @@ class Model:
     def score(self, prompt: _Prompt, continuations: _Texts, adapter: str | None = None) -> list[dict[str, Any]]:
         """How likely each of `continuations` (texts or token ids) is after `prompt`, which is computed once: a dict for each, with
         `token_ids`, `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one),
-        `logprob` (their sum) and `is_greedy` (all are).
+        `logprob` (their sum), `is_greedy` (all are) and `probability` (of all continuations of the call; they add up to 1).
 
         A prompt that is text gets the tokenizer's special tokens, and continuations that are text are tokenized together with
         it: where the last token of the prompt and the beginning of the continuation become one token, the continuation begins

@@ -34,6 +34,9 @@ pub struct ContinuationScore {
     pub logprob: f64,
     /// Whether all are: greedy sampling gives the continuation.
     pub is_greedy: bool,
+    /// Its part of the probability of all continuations of the call: the softmax of their `logprob`. So that continuations are
+    /// classes, none should begin with another.
+    pub probability: f64,
 }
 
 /// A continuation with what is before it.
@@ -117,12 +120,22 @@ impl Model {
                 token_ids: whole.tokens[whole.first..].to_vec(),
                 logprob: logprobs.iter().map(|&logprob| f64::from(logprob)).sum(),
                 is_greedy: greedy.iter().all(|&greedy| greedy),
+                probability: 0.0,
                 logprobs,
                 greedy,
             });
         }
+        share(&mut scores);
         Ok(scores)
     }
+}
+
+/// Sets the probabilities: `exp(logprob) / sum of exp(logprob)`, less the largest one in each exponent.
+fn share(scores: &mut [ContinuationScore]) {
+    let largest = scores.iter().map(|score| score.logprob).fold(f64::NEG_INFINITY, f64::max);
+    let weight = |score: &ContinuationScore| libm::exp(score.logprob - largest);
+    let sum: f64 = scores.iter().map(weight).sum();
+    scores.iter_mut().for_each(|score| score.probability = weight(score) / sum);
 }
 
 /// How many tokens both begin with.
