@@ -1102,8 +1102,8 @@ int32_t clawdbot_model_logits_with(const clawdbot_model *model,
 
 /**
  * How likely `count` continuations of a prompt are, as JSON: an array with an object for each, which has `token_ids`,
- * `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one), `logprob` (their sum)
- * and `is_greedy` (all are). The prompt is computed once, and gets the tokenizer's special tokens; continuations are tokenized
+ * `logprobs` (natural logarithms, one for each token), `greedy` (whether each token is the most likely one), `logprob` (their sum),
+ * `is_greedy` (all are) and `probability` (of all continuations of the call; they add up to 1). The prompt is computed once, and gets the tokenizer's special tokens; continuations are tokenized
  * together with it.
  *
  * `lengths` may be NULL if all continuations are NUL-terminated. `adapter` is the name of a loaded adapter, or NULL. `cancel` may

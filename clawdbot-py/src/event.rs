@@ -1,57 +1,14 @@
-//! What a request gives: events, completions, usage, log-probabilities. Plain data: compared, pickled, and JSON.
+//! What a request gives: events, usage, log-probabilities. Plain data: compared, pickled, and JSON.
 
 use clawdbot_core as core;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use crate::error::{invalid_argument, to_py};
-use crate::{json, objects};
-
-/// The methods of a class, and those that all plain data has: fields as a dict and back, JSON, comparison, pickle.
-macro_rules! plain_data {
-    ($class:ident { $($methods:tt)* }) => {
-        #[pymethods]
-        impl $class {
-            /// From the fields that `to_dict` gives.
-            #[new]
-            fn py_new(fields: &Bound<'_, PyDict>) -> PyResult<Self> {
-                core::$class::from_json(&object(fields)?).map(Self::from).map_err(to_py)
-            }
-
-            /// All fields as a dict of plain values.
-            fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-                objects::map_to_py(py, &self.core().to_json())
-            }
-
-            /// All fields as a JSON text.
-            fn to_json(&self) -> String {
-                Value::Object(self.core().to_json()).to_string()
-            }
-
-            fn __eq__(&self, other: &Self) -> bool {
-                self.core() == other.core()
-            }
-
-            fn __reduce__<'py>(
-                &self,
-                py: Python<'py>,
-            ) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
-                Ok((py.get_type::<Self>(), PyTuple::new(py, [self.to_dict(py)?])?))
-            }
-
-            $($methods)*
-        }
-    };
-}
-
-fn object(fields: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
-    match json::from_py(fields, "fields")? {
-        Value::Object(map) => Ok(map),
-        _ => Err(invalid_argument("fields: expected a dict")),
-    }
-}
+use crate::completion::Completion;
+use crate::error::to_py;
+use crate::objects;
+use crate::plain_data::plain_data;
 
 /// The log-probability (natural logarithm) of a token under the model's own distribution.
 #[pyclass(frozen, module = "clawdbot")]
@@ -91,7 +48,7 @@ plain_data! {
 
 /// What was drawn at a position, and the most likely tokens there.
 #[pyclass(frozen, module = "clawdbot")]
-pub(crate) struct Logprobs(core::Logprobs);
+pub(crate) struct Logprobs(pub(crate) core::Logprobs);
 
 impl From<core::Logprobs> for Logprobs {
     fn from(logprobs: core::Logprobs) -> Self {
@@ -128,7 +85,7 @@ plain_data! {
 
 /// Tokens and seconds of a request.
 #[pyclass(frozen, module = "clawdbot")]
-pub(crate) struct Usage(core::Usage);
+pub(crate) struct Usage(pub(crate) core::Usage);
 
 impl From<core::Usage> for Usage {
     fn from(usage: core::Usage) -> Self {
@@ -253,7 +210,7 @@ plain_data! {
 
 /// A call of a function that the model asks for.
 #[pyclass(frozen, module = "clawdbot")]
-pub(crate) struct ToolCall(core::ToolCall);
+pub(crate) struct ToolCall(pub(crate) core::ToolCall);
 
 impl From<core::ToolCall> for ToolCall {
     fn from(call: core::ToolCall) -> Self {
@@ -296,118 +253,6 @@ plain_data! {
         fn __repr__(&self) -> String {
             let call = &self.0;
             format!("ToolCall(id={:?}, name={:?}, arguments={:?})", call.id, call.name, call.arguments)
-        }
-    }
-}
-
-/// The result of a request.
-#[pyclass(frozen, module = "clawdbot")]
-pub(crate) struct Completion {
-    core: core::Completion,
-    /// Made when they are first looked at.
-    logprobs: PyOnceLock<Option<Vec<Py<Logprobs>>>>,
-    prompt_logprobs: PyOnceLock<Option<Vec<Py<Logprobs>>>>,
-}
-
-impl From<core::Completion> for Completion {
-    fn from(core: core::Completion) -> Self {
-        Completion { core, logprobs: PyOnceLock::new(), prompt_logprobs: PyOnceLock::new() }
-    }
-}
-
-/// The objects of `all`, which are made when they are first looked at.
-fn made_once(
-    py: Python<'_>,
-    made: &PyOnceLock<Option<Vec<Py<Logprobs>>>>,
-    all: Option<&Vec<core::Logprobs>>,
-) -> PyResult<Option<Vec<Py<Logprobs>>>> {
-    let made = made.get_or_try_init(py, || {
-        all.map(|all| all.iter().cloned().map(|one| Py::new(py, Logprobs(one))).collect()).transpose()
-    })?;
-    Ok(made.as_ref().map(|all| all.iter().map(|one| one.clone_ref(py)).collect()))
-}
-
-impl Completion {
-    fn core(&self) -> &core::Completion {
-        &self.core
-    }
-}
-
-plain_data! {
-    Completion {
-        /// The generated text: without reasoning and tool calls, where they are read.
-        #[getter]
-        fn text(&self) -> &str {
-            &self.core.text
-        }
-
-        /// The reasoning before the answer.
-        #[getter]
-        fn reasoning(&self) -> &str {
-            &self.core.reasoning
-        }
-
-        /// The functions that the model asks to be called.
-        #[getter]
-        fn tool_calls(&self) -> Vec<ToolCall> {
-            self.core.tool_calls.iter().cloned().map(ToolCall).collect()
-        }
-
-        /// What looked like a tool call and could not be read as one: it is in the text.
-        #[getter]
-        fn warnings(&self) -> &[String] {
-            &self.core.warnings
-        }
-
-        /// The generated tokens, a stop token included.
-        #[getter]
-        fn token_ids(&self) -> &[u32] {
-            &self.core.token_ids
-        }
-
-        /// Why it ended: `stop`, `length`, `cancelled` or `deadline`.
-        #[getter]
-        fn finish_reason(&self) -> &'static str {
-            self.core.finish_reason.name()
-        }
-
-        /// Counts and times.
-        #[getter]
-        fn usage(&self) -> Usage {
-            Usage(self.core.usage)
-        }
-
-        /// One entry for each generated token, if asked for.
-        #[getter]
-        fn logprobs(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<Logprobs>>>> {
-            made_once(py, &self.logprobs, self.core.logprobs.as_ref())
-        }
-
-        /// One entry for each token of the prompt but the first, if asked for.
-        #[getter]
-        fn prompt_logprobs(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<Logprobs>>>> {
-            made_once(py, &self.prompt_logprobs, self.core.prompt_logprobs.as_ref())
-        }
-
-        /// The further completions of the prompt, if `n` asks for several.
-        #[getter]
-        fn alternatives(&self) -> Vec<Completion> {
-            self.core.alternatives.iter().cloned().map(Completion::from).collect()
-        }
-
-        /// The options that were in force, defaults included.
-        #[getter]
-        fn options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-            objects::map_to_py(py, &self.core.options)
-        }
-
-        fn __repr__(&self) -> String {
-            let (text, tokens) = (&self.core.text, self.core.token_ids.len());
-            format!("Completion(text={text:?}, finish_reason={:?}, tokens={tokens})", self.finish_reason())
-        }
-
-        fn __str__(&self) -> &str {
-            &self.core.text
         }
     }
 }

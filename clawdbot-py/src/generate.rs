@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::batch::{Failure, One, deliver, deliver_one, given};
-use crate::event::Completion;
+use crate::completion::Completion;
 use crate::interrupt::interruptible;
 use crate::options;
 use crate::prompt::{Prompts, one_or_many};

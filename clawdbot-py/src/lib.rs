@@ -4,6 +4,7 @@
 mod awaited;
 mod batch;
 mod chat;
+mod completion;
 mod constraint;
 mod error;
 mod event;
@@ -16,6 +17,7 @@ mod model;
 mod notify;
 mod objects;
 mod options;
+mod plain_data;
 mod pool;
 mod prepared;
 mod processor;
@@ -42,7 +44,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<session::Session>()?;
     module.add_class::<stream::Stream>()?;
     module.add_class::<event::Event>()?;
-    module.add_class::<event::Completion>()?;
+    module.add_class::<completion::Completion>()?;
     module.add_class::<event::ToolCall>()?;
     module.add_class::<event::Usage>()?;
     module.add_class::<event::Logprobs>()?;

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::chat::chat;
+use crate::completion::Completion;
 use crate::error::{no_pickle, to_py};
-use crate::event::Completion;
 use crate::floats::{Shape, to_numpy};
 use crate::generate::{cancellable, generate};
 use crate::options::Call;

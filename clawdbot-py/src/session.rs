@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::chat::chat;
+use crate::completion::Completion;
 use crate::error::{closed, no_pickle, to_py};
-use crate::event::Completion;
 use crate::interrupt::{Released, interruptible, interruptible_here};
 use crate::options::Call;
 use crate::stream::Stream;

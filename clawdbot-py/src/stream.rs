@@ -11,8 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyo3::{PyTraverseError, PyVisit};
 
+use crate::completion::Completion;
 use crate::error::{closed, invalid_argument, no_pickle, to_py};
-use crate::event::{Completion, Event};
+use crate::event::Event;
 use crate::interrupt::{Released, interruptible};
 use crate::notify::{self, Listener};
 
