@@ -6,6 +6,9 @@ use crate::error::{Error, Result};
 
 /// Most values in a schema.
 pub(super) const MAX_VALUES: usize = 1 << 16;
+/// Most properties of one object that may be left out, and of all objects.
+pub(super) const MAX_OPTIONAL: usize = 1024;
+pub(super) const MAX_ALL_OPTIONAL: usize = 4096;
 /// Most values inside of each other.
 pub(super) const MAX_DEPTH: usize = 128;
 

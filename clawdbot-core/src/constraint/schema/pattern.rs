@@ -20,6 +20,14 @@ pub(super) fn translated(pattern: &str) -> Result<String, String> {
             '\\' => {
                 let escaped = chars.next().ok_or("expected a character after the last backslash")?;
                 escape(&mut out, escaped, class)?;
+                // Braces of an escape are no count.
+                if matches!(escaped, 'u' | 'p' | 'P') && chars.peek() == Some(&'{') {
+                    out.extend(chars.by_ref().take_while(|&c| c != '}'));
+                    out.push('}');
+                }
+                if escaped == 'x' && chars.peek() == Some(&'{') {
+                    return Err("expected two digits after \"\\x\"".into());
+                }
             }
             '[' if !class => {
                 class = true;
@@ -44,6 +52,19 @@ pub(super) fn translated(pattern: &str) -> Result<String, String> {
                 out.push(c);
             }
             '-' if class && previous == Some('-') => return Err("expected a class without \"--\"".into()),
+            '{' if !class => {
+                let count: String = chars.clone().take_while(|&c| c != '}').collect();
+                let (least, most) = count.split_once(',').unwrap_or((&count, ""));
+                let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+                let ends = chars.clone().nth(count.chars().count()) == Some('}');
+                if !ends || least.is_empty() || !number(least) || !number(most) {
+                    // With the flag u this is an error in ECMA-262, without it text, and elsewhere a count.
+                    return Err(format!(
+                        "expected a count ({{2}}, {{2,}} or {{2,4}}), or \\{{ for the character, found \"{{{count:.20}\""
+                    ));
+                }
+                out.push(c);
+            }
             '.' if !class => out.push_str(&format!("[^{LINE_ENDS}]")),
             '(' if !class && chars.peek() == Some(&'?') => {
                 chars.next();
@@ -57,7 +78,19 @@ pub(super) fn translated(pattern: &str) -> Result<String, String> {
         }
         previous = Some(c);
     }
-    if class { Err("expected an end of the class of characters".into()) } else { Ok(out) }
+    if class {
+        return Err("expected an end of the class of characters".into());
+    }
+    match regex_syntax::Parser::new().parse(&out) {
+        Ok(_) => Ok(out),
+        Err(regex_syntax::Error::Parse(error)) => Err(wrong(error.kind())),
+        Err(regex_syntax::Error::Translate(error)) => Err(wrong(error.kind())),
+        Err(_) => Err(wrong(&"it is none")),
+    }
+}
+
+fn wrong(reason: &impl std::fmt::Display) -> String {
+    format!("expected a regular expression, found a wrong one: {reason}")
 }
 
 /// Appends what a backslash and `c` mean.
@@ -93,10 +126,15 @@ mod tests {
             ("[[.&&]", r"[\[.\&\&]"),
             (r"\/\-\<", r"\/\-<"),
             ("(?:a|b)]", r"(?:a|b)\]"),
+            (r"\u00e9\u{e9}{2}\p{L}{1,}[{]x{2,3}}", r"\u00e9\u{e9}{2}\p{L}{1,}[{]x{2,3}}"),
         ] {
             assert_eq!(translated(ecma).as_deref(), Ok(rust), "{ecma}");
         }
         assert!(translated(r"\s[\s\S]").expect("known").starts_with(r"[\t\n"));
+        for ecma in ["a{,2}", "{", "a{b}", "a{1", "a{1,2,3}", "(", "a{3,1}", r"\p{None}", r"\x{41}", "*"] {
+            let reason = translated(ecma).expect_err(ecma);
+            assert!(reason.starts_with("expected "), "{ecma}: {reason}");
+        }
         for ecma in [r"\bword", r"(?=a)", r"(?i)a", r"(?<n>a)", r"a\z", "[a--b]", "[a", "[]", r"\1", "a\\"] {
             assert!(translated(ecma).is_err(), "{ecma}");
         }

@@ -23,8 +23,14 @@ pub(in crate::constraint) fn read(schema: &Value) -> Result<Value> {
     let draft = Draft::of(schema).map_err(|found| {
         place.refused("$schema", &format!("expected a draft from 4 to 2020-12, found {found:.80}"))
     })?;
-    let mut reader =
-        Reader { root: schema, draft, names: BTreeMap::new(), open: Vec::new(), nested_id: None };
+    let mut reader = Reader {
+        root: schema,
+        draft,
+        names: BTreeMap::new(),
+        open: Vec::new(),
+        nested_id: None,
+        optional: 0,
+    };
     let mut read = reader.schema(schema, &place)?;
     let mut definitions = Map::new();
     while let Some((pointer, name)) = reader.open.pop() {
@@ -76,6 +82,8 @@ struct Reader<'a> {
     open: Vec<(String, String)>,
     /// A place other than the root with an id, which changes what references mean.
     nested_id: Option<Place>,
+    /// Properties so far that may be left out.
+    optional: usize,
 }
 
 impl Reader<'_> {
@@ -116,6 +124,7 @@ impl Reader<'_> {
                     out.insert(keyword.clone(), schemas.into());
                 }
                 Ok(Keyword::Properties) => {
+                    self.count_optional(object, place)?;
                     let properties = self.properties(value, keyword, place, |name| {
                         values::writable(name).map(|()| name.to_owned())
                     })?;
@@ -146,6 +155,26 @@ impl Reader<'_> {
         }
         numbers::split(&mut out).map_err(|(keyword, reason)| place.refused(keyword, &reason))?;
         Ok(Value::Object(out))
+    }
+
+    /// Refuses too many properties that may be left out, early: it takes long to compile them.
+    fn count_optional(&mut self, object: &Map<String, Value>, place: &Place) -> Result<()> {
+        let count = |key: &str| match object.get(key) {
+            Some(Value::Object(of)) => of.len(),
+            Some(Value::Array(of)) => of.len(),
+            _ => 0,
+        };
+        let here = count("properties").saturating_sub(count("required"));
+        self.optional += here;
+        if here <= limits::MAX_OPTIONAL && self.optional <= limits::MAX_ALL_OPTIONAL {
+            return Ok(());
+        }
+        let (most, all) = (limits::MAX_OPTIONAL, limits::MAX_ALL_OPTIONAL);
+        let reason = format!(
+            "expected at most {most} properties that are not required, {all} in all, found {here}, {} in all",
+            self.optional
+        );
+        Err(place.refused("properties", &reason))
     }
 
     fn schemas(&mut self, value: &Value, keyword: &str, place: &Place) -> Result<Vec<Value>> {
@@ -399,6 +428,27 @@ mod tests {
         );
         let format = read(&json!({"format": "date", "allOf": [{"minLength": 1}]})).expect("enforced");
         assert_eq!(format["allOf"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn properties_are_bounded() {
+        let object = |count: usize, required: usize| {
+            let names: Vec<String> = (0..count).map(|at| format!("p{at}")).collect();
+            let properties: Map<String, Value> = names.iter().map(|name| (name.clone(), json!({}))).collect();
+            json!({"properties": properties, "required": &names[..required]})
+        };
+        assert!(read(&object(1025, 1)).is_ok());
+        for (schema, place) in [
+            (object(5000, 3000), "#"),
+            (json!({"items": object(1025, 0)}), "#/items"),
+            (json!({"anyOf": vec![object(1000, 0); 5]}), "#/anyOf/4"),
+        ] {
+            let error = read(&schema).expect_err("refused");
+            assert_eq!(
+                (&error.detail()["keyword"], &error.detail()["place"]),
+                (&json!("properties"), &json!(place))
+            );
+        }
     }
 
     #[test]
