@@ -140,6 +140,17 @@ fn a_text_without_end_tokens_ends_where_nothing_may_follow() {
     let options = GenerateOptions::default().max_tokens(50_u32).ignore_eos(true).seed(1_u64);
     let done = model.generate("Hello", &options.clone().regex("[ab]{5}".to_owned())).unwrap();
     assert_eq!((done.finish_reason, done.text.len()), (FinishReason::Stop, 5));
+    // End tokens that are suppressed are none, and a minimum gives way where the text must end.
+    let ends: Vec<u32> = (0..3).collect();
+    let other = GenerateOptions::default().max_tokens(50_u32).seed(1_u64);
+    for options in [other.clone().suppress_tokens(ends), other.min_tokens(20_u32)] {
+        let done = model.generate("Hello", &options.regex("[ab]{5}".to_owned())).unwrap();
+        assert_eq!((done.finish_reason, done.text.len()), (FinishReason::Stop, 5));
+    }
+    // Nothing is begun that would not be complete.
+    let pairs = options.clone().max_tokens(7_u32).regex("[ab]{5}(:[ab]{5})*".to_owned());
+    let done = model.generate("Hello", &pairs).unwrap();
+    assert_eq!((done.finish_reason, done.text.len()), (FinishReason::Stop, 5), "{done:?}");
     // What may go on goes on.
     let done = model.generate("Hello", &options.regex("[ab]+".to_owned())).unwrap();
     assert_eq!((done.finish_reason, done.token_ids.len()), (FinishReason::Length, 50));

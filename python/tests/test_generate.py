@@ -178,6 +178,7 @@ def test_results_are_plain_data(model):
     fields = first.to_dict()
     assert list(fields) == [
         "text", "reasoning", "tool_calls", "warnings", "token_ids", "finish_reason", "usage", "logprobs",
+        "prompt_logprobs",
         "alternatives", "options",
     ]
     assert fields["usage"]["completion_tokens"] == 3

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::grammar::Grammar;
 use super::mask::Mask;
 use super::matcher::{Accepted, Matcher};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::output::ReasoningMarks;
 use crate::tokenizer::AddSpecialTokens;
 
@@ -60,7 +60,7 @@ impl Guide {
     /// A text of `grammar` after `lead`. `ends`: tokens that end it; `follows`: it comes after other text.
     ///
     /// # Errors
-    /// As [`Matcher::new`]; `InvalidTokenizer` if marks have no tokens.
+    /// As [`Matcher::new`]; `InvalidTokenizer` if no tokens spell the mark that closes the reasoning.
     pub(crate) fn new(grammar: &Arc<Grammar>, ends: &[u32], follows: bool, lead: Lead) -> Result<Self> {
         let matcher = Matcher::new(grammar, ends, follows)?;
         let encode = |mark: &str| -> Result<Vec<u32>> {
@@ -70,10 +70,28 @@ impl Guide {
                 None => tokenizer.encode(mark, AddSpecialTokens::No),
             }
         };
+        // White space may come before it, where the tokenizer begins words with some.
+        let spells = |ids: &[u32], mark: &str| {
+            let text: Vec<u8> = ids.iter().flat_map(|&id| grammar.vocabulary().text_of(id)).collect();
+            !ids.is_empty() && text.trim_ascii_start() == mark.as_bytes().trim_ascii_start()
+        };
         let (mut opens, mut close) = (Vec::new(), Vec::new());
-        if let Some(reasoning) = &lead.reasoning {
-            opens = reasoning.open.iter().map(|open| encode(open)).collect::<Result<_>>()?;
+        if let Some(reasoning) = lead.reasoning.filter(|_| lead.mark.is_none()) {
+            for &open in reasoning.open {
+                let ids = encode(open)?;
+                // What the tokens do not spell does not come.
+                if spells(&ids, open) {
+                    opens.push(ids);
+                }
+            }
             close = encode(reasoning.close)?;
+            if !spells(&close, reasoning.close) {
+                let mark = reasoning.close;
+                let message = format!(
+                    "tokenizer: expected tokens that spell {mark:?}, which ends the reasoning, found none"
+                );
+                return Err(Error::new(ErrorKind::InvalidTokenizer, message).with("expected", mark));
+            }
         }
         let stage = match lead {
             Lead { mark: Some(_), reasoning } => {
@@ -83,8 +101,8 @@ impl Guide {
             Lead { reasoning: Some(ReasoningMarks { opened: true, .. }), .. } => {
                 Stage::Reasoning { tail: Vec::new(), closing: 0 }
             }
-            Lead { reasoning: Some(_), .. } => Stage::Opening { at: 0, text: true },
-            Lead { reasoning: None, mark: None } => Stage::Text,
+            Lead { reasoning: Some(_), .. } if !opens.is_empty() => Stage::Opening { at: 0, text: true },
+            _ => Stage::Text,
         };
         let mask = Mask::new(grammar.vocabulary().len());
         let mut guide = Guide {
@@ -267,11 +285,15 @@ impl Guide {
                 }
                 if !begun {
                     let text = tail.trim_ascii_start();
+                    let white = tail.len() - text.len();
                     reasons = open.iter().any(|open| text.starts_with(open.as_bytes()));
                     begun = reasons
                         || !(text.is_empty() || open.iter().any(|open| open.as_bytes().starts_with(text)));
+                    if !text.is_empty() {
+                        tail.drain(..white);
+                    }
                 }
-                if begun {
+                if begun || tail.iter().all(u8::is_ascii_whitespace) {
                     keep_tail(&mut tail, mark.len());
                 }
                 self.stage = Stage::Free { tail, reasons, begun };
@@ -288,13 +310,13 @@ impl Guide {
         if self.in_text() { self.matcher.forced() } else { Ok(Vec::new()) }
     }
 
-    /// Whether the text is over, though no token has ended it.
+    /// Whether the text is over, though no token has ended it: no other text may follow within `left` tokens.
     ///
     /// # Errors
     /// As [`Matcher::must_end`].
-    pub(crate) fn must_end(&mut self) -> Result<bool> {
+    pub(crate) fn must_end(&mut self, left: usize) -> Result<bool> {
         match self.stage {
-            Stage::Text => self.matcher.must_end(),
+            Stage::Text => self.matcher.must_end_within(left),
             _ => Ok(false),
         }
     }
@@ -306,7 +328,11 @@ impl Guide {
 
     /// Bytes that it keeps.
     pub(crate) fn bytes(&self) -> usize {
-        self.matcher.bytes() + 4 * self.mask.words().len()
+        let tail = match &self.stage {
+            Stage::Reasoning { tail, .. } | Stage::Free { tail, .. } => tail.len(),
+            Stage::Opening { .. } | Stage::Spaces(_) | Stage::Text => 0,
+        };
+        self.matcher.bytes() + 4 * self.mask.words().len() + tail
     }
 
     /// Whether `open` is a mark that the first `at` tokens begin, and that has more.

@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// Tokens that are refused for one position before only the shortest completion is left.
 const MAX_REFUSED: usize = 3;
+/// Tokens that are tried where a text without end tokens is complete.
+const MAX_TRIED: usize = 8;
 
 /// What became of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +101,10 @@ impl Matcher {
             self.close(left)?;
             let shortest = self.closing.tokens().unwrap_or_default();
             if left <= shortest.len() || self.refused.len() >= MAX_REFUSED {
-                let next = shortest.first().copied();
+                let mut next = shortest.first().copied();
+                if next.is_none() && self.ends.is_empty() {
+                    next = self.one_that_fits(left)?;
+                }
                 self.mask.clear();
                 if let Some(next) = next {
                     self.mask.set(next, true);
@@ -107,6 +112,12 @@ impl Matcher {
                 return self.finish_mask(complete);
             }
         }
+        self.compute_all(first)?;
+        self.finish_mask(complete)
+    }
+
+    /// Sets the tokens that the grammar allows, but for those that were refused.
+    fn compute_all(&mut self, first: bool) -> Result<()> {
         let vocabulary = Arc::clone(self.grammar.vocabulary());
         let computer = vocabulary.computer(first);
         let found = guarded(|| self.parser.compute_bias(computer, &[]))?;
@@ -115,15 +126,38 @@ impl Matcher {
         for &token in &self.refused {
             self.mask.set(token, false);
         }
-        self.finish_mask(complete)
+        Ok(())
+    }
+
+    /// A token after which the text can be complete in time, of the first few that the grammar allows.
+    fn one_that_fits(&mut self, left: usize) -> Result<Option<u32>> {
+        self.compute_all(self.at_beginning())?;
+        let (refused, closing) = (self.refused.clone(), self.closing.clone());
+        let candidates: Vec<u32> = self.mask.ids().take(MAX_TRIED).collect();
+        let mut found = None;
+        for token in candidates {
+            if self.take(token, Some(left))? == Accepted::Yes {
+                self.pop(1)?;
+                found = Some(token);
+                break;
+            }
+        }
+        (self.refused, self.closing) = (refused, closing);
+        Ok(found)
     }
 
     /// Sets the tokens that end the text.
     fn finish_mask(&mut self, complete: bool) -> Result<()> {
+        let some = !self.mask.is_empty();
         for &end in &self.ends {
             self.mask.set(end, complete);
         }
         if self.mask.is_empty() && !complete {
+            if some {
+                return Err(self.error(
+                    "expected stop_token_ids without the tokens that the constraint needs here, found all of them",
+                ));
+            }
             return Err(self.error("no token of the vocabulary can continue the text"));
         }
         Ok(())
@@ -269,6 +303,21 @@ impl Matcher {
             }
             matcher.compute(None)?;
             Ok(matcher.mask.ids().all(|token| matcher.ends.contains(&token)))
+        })
+    }
+
+    /// As [`must_end`](Self::must_end), where at most `left` tokens may follow: also if none of the next ones leaves room to
+    /// complete the text again, and no token ends it.
+    ///
+    /// # Errors
+    /// As [`mask`](Self::mask).
+    pub(super) fn must_end_within(&mut self, left: usize) -> Result<bool> {
+        if self.must_end()? {
+            return Ok(true);
+        }
+        self.go_on(|matcher| {
+            let open = left > 0 && matcher.ends.is_empty() && matcher.accepts()?;
+            Ok(open && matcher.one_that_fits(left)?.is_none())
         })
     }
 

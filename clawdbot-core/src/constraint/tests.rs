@@ -175,6 +175,32 @@ fn masks_hold_what_fits_and_the_end() {
 }
 
 #[test]
+fn texts_without_end_tokens_end_where_nothing_fits() {
+    let constraint = constraint(ConstraintSpec::Regex("c{3}(,c{3})*".into()));
+    for left in 3..12 {
+        let mut matcher = Matcher::new(constraint.grammar(), &[], false).expect("a matcher");
+        let mut text = 0;
+        for left in (0..left).rev() {
+            let id = matcher.mask(Some(left + 1)).expect("a mask").ids().next().expect("a token");
+            assert_eq!(matcher.accept(id, Some(left + 1)).expect("allowed"), Accepted::Yes);
+            text += 1;
+            if matcher.must_end_within(left).expect("runs") {
+                break;
+            }
+        }
+        assert!(text == (left + 1) / 4 * 4 - 1 && matcher.is_complete().expect("runs"), "{left}: {text}");
+    }
+}
+
+#[test]
+fn stop_tokens_that_a_constraint_needs_are_named() {
+    let constraint = constraint(ConstraintSpec::Regex("c{3}".into()));
+    let c = constraint.grammar().vocabulary().tokenizer().token_to_id("c").expect("a token");
+    let mut matcher = Matcher::new(constraint.grammar(), &[END, c], false).expect("a matcher");
+    assert!(matcher.mask(None).expect_err("none left").message().contains("stop_token_ids"));
+}
+
+#[test]
 fn the_end_of_a_text_is_taken_back_too() {
     let constraint = schema(json!({"const": true}));
     let mut matcher = matcher(&constraint);

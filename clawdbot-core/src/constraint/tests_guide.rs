@@ -161,6 +161,40 @@ fn calls_begin_within_free_text() {
 }
 
 #[test]
+fn marks_that_tokens_do_not_spell_are_refused() {
+    let source = Source::from(schema());
+    let vocabulary = super::tests::vocabulary();
+    let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
+    let new = |open: &'static [&'static str], close| {
+        let reasoning = ReasoningMarks { open, close, opened: false, spaces: true };
+        Guide::new(&grammar, &[END], true, Lead { reasoning: Some(reasoning), mark: None })
+    };
+    assert!(new(&["<think>"], "</think>").is_ok());
+    let error = new(&["<think>"], "").expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::InvalidTokenizer);
+    // Without what opens it there is none.
+    assert!(new(&[""], "</think>").expect("a guide").in_text());
+}
+
+#[test]
+fn white_space_before_free_text_is_not_kept() {
+    let lead = Lead { reasoning: Some(reasoning(false)), mark: Some("<tool_call>") };
+    let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);
+    let mut write = |guide: &mut Guide, text: &str, left: usize| {
+        for id in vocabulary.tokenizer().encode(text, false.into()).expect("encodes") {
+            assert_eq!(guide.accept(id, left).expect("allowed"), Accepted::Yes);
+        }
+    };
+    write(&mut guide, " ", 4000);
+    let before = guide.bytes();
+    write(&mut guide, &"\n ".repeat(1000), 4000);
+    assert!(guide.bytes() < before + 20, "{} {before}", guide.bytes());
+    write(&mut guide, " <thi", 4000);
+    write(&mut guide, "nk><tool_call></think> <tool_call>", 4000);
+    assert!(guide.in_text());
+}
+
+#[test]
 fn a_call_that_would_not_fit_does_not_begin() {
     let lead = Lead { reasoning: None, mark: Some("<tool_call>") };
     let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);

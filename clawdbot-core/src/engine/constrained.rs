@@ -66,7 +66,7 @@ impl Constrained {
                 self.masks.push(seconds);
             }
             if self.guide.accept(sampled.id, left)? == Accepted::Yes {
-                self.over = !self.has_end && self.guide.must_end()?;
+                self.over = !self.has_end && self.guide.must_end(left.saturating_sub(1))?;
                 return Ok(sampled);
             }
             // With this token, there would be no room to complete the text: another one.

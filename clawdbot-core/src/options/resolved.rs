@@ -149,6 +149,14 @@ impl GenerateOptions {
 }
 
 impl Resolved {
+    /// The tokens that end the generation and may be drawn. A constrained text that none of them may end ends where nothing may
+    /// follow.
+    pub(crate) fn ends(&self) -> Vec<u32> {
+        let allowed = |id: &u32| self.allowed_token_ids.as_ref().is_none_or(|ids| ids.contains(id));
+        let ends = self.stop_token_ids.iter().filter(|id| !self.suppress_tokens.contains(id));
+        ends.copied().filter(allowed).collect()
+    }
+
     /// Fills what `options` leaves open.
     ///
     /// # Errors

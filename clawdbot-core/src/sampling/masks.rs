@@ -45,8 +45,15 @@ impl Drawable {
     }
 }
 
-/// Sets the logits of masked tokens to minus infinity, as the logits processors of transformers do.
-pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, history: &History<'_>) {
+/// Sets the logits of masked tokens to minus infinity, as the logits processors of transformers do. `allowed`: what a constraint
+/// allows, as bits; where that is nothing but the end, a minimum of tokens gives way.
+pub(super) fn mask(
+    logits: &mut [f32],
+    drawable: &Drawable,
+    options: &Resolved,
+    history: &History<'_>,
+    allowed: Option<&[u32]>,
+) {
     let mut forbid = |id: u32| {
         if let Some(logit) = logits.get_mut(id as usize) {
             *logit = f32::NEG_INFINITY;
@@ -65,7 +72,8 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
     if history.output.is_empty() {
         options.begin_suppress_tokens.iter().copied().for_each(&mut forbid);
     }
-    if history.output.len() < options.min_tokens as usize {
+    let must_end = || allowed.is_some_and(|bits| only_of(bits, &options.stop_token_ids));
+    if history.output.len() < options.min_tokens as usize && !must_end() {
         options.stop_token_ids.iter().copied().for_each(&mut forbid);
     }
     for sequence in &options.bad_words_ids {
@@ -78,6 +86,14 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
     if let Some(before) = (options.no_repeat_ngram_size as usize).checked_sub(1) {
         history.after_each_end(before).for_each(forbid);
     }
+}
+
+/// Whether all bits are those of `ids`.
+fn only_of(bits: &[u32], ids: &[u32]) -> bool {
+    let has = |&&id: &&u32| bits.get(id as usize / 32).is_some_and(|word| word >> (id % 32) & 1 == 1);
+    let mut found: Vec<&u32> = ids.iter().filter(has).collect();
+    found.dedup();
+    bits.iter().map(|word| word.count_ones() as usize).sum::<usize>() == found.len()
 }
 
 /// Masks all tokens but those whose bit is set: `id % 32` of word `id / 32`.

@@ -165,7 +165,7 @@ fn choose(
     if let Some(processor) = rules.processor {
         processor.process(history.prompt, history.output, logits)?;
     }
-    masks::mask(logits, drawable, options, history);
+    masks::mask(logits, drawable, options, history, rules.allowed);
     if let Some(bad_words) = rules.bad_words {
         bad_words.forbid(history.output, |id| {
             if let Some(logit) = logits.get_mut(id as usize) {

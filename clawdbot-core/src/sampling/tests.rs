@@ -117,7 +117,7 @@ fn non_finite_logits_are_an_error() {
 /// The unmasked ids among the first ten.
 fn allowed(options: GenerateOptions, history: &History<'_>) -> Vec<u32> {
     let mut logits = [0.0; 10];
-    masks::mask(&mut logits, &ALL, &resolved(options), history);
+    masks::mask(&mut logits, &ALL, &resolved(options), history, None);
     (0..10).filter(|&id| logits[id as usize] == 0.0).collect()
 }
 
@@ -420,6 +420,14 @@ fn a_constraint_keeps_what_it_allows() {
     let Sampled { id, logprobs } = sampled.unwrap();
     // Log-probabilities are those of all tokens.
     assert_eq!((id, logprobs.unwrap().top[0].id), (31, 39));
+    // A minimum of tokens gives way where the constraint has nothing but the end.
+    let least = Resolved { min_tokens: 9, stop_token_ids: vec![3], ..Resolved::greedy() };
+    let drawn = |bits: [u32; 2]| {
+        super::sample(&mut logits.clone(), &ALL, &least, &NONE, &mut State::default(), Rules { allowed: Some(&bits), ..Rules::default() })
+            .unwrap()
+            .id
+    };
+    assert_eq!((drawn([0b1000, 0]), drawn([0b1001, 0])), (3, 0));
     let none = super::sample(
         &mut logits.clone(),
         &ALL,

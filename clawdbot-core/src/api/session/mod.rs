@@ -250,8 +250,7 @@ impl Session {
             }
         };
         let constrained = grammar.map(|grammar| {
-            let (ends, left) =
-                (&resolved.stop_token_ids, (context - length).min(resolved.max_tokens as usize));
+            let (ends, left) = (&resolved.ends(), (context - length).min(resolved.max_tokens as usize));
             let reasoning = text.as_ref().and_then(JobText::reasoning_marks);
             let follows = text.as_ref().is_some_and(JobText::follows);
             let guide = Guide::new(&grammar, ends, follows, Lead { reasoning, mark })?;
