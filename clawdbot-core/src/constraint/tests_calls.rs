@@ -12,8 +12,8 @@ use crate::output::{
 };
 
 const END: u32 = 0;
-/// Formats that are read and not enforced.
-const NOT_ENFORCED: [&str; 4] = ["auto", "none", "gemma4", "function_gemma"];
+/// Names of formats that are none.
+const NOT_ENFORCED: [&str; 2] = ["auto", "none"];
 
 fn tools() -> Value {
     let tool = |name: &str, parameters: Value| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
@@ -221,10 +221,69 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn formats_that_are_not_enforced_say_so() {
+fn names_that_are_no_formats_are_refused() {
     for format in NOT_ENFORCED {
         let error = WrittenCalls::new(format, &list(), true).expect_err("not enforced");
         assert!(error.contains(format), "{error}");
+    }
+}
+
+/// Whether a call of `f` in `format` may be `text`.
+fn accepts(format: &str, parameters: &Value, text: &str) -> bool {
+    let function = Function { name: "f".into(), parameters: parameters.clone() };
+    let calls = WrittenCalls::new(format, &[function], true).expect("enforced");
+    let vocabulary = vocabulary(&calls, false);
+    let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+    let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
+    let mut matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
+    for byte in text.bytes() {
+        let id = u32::from(byte) + 1;
+        if !matcher.allows(id).expect("runs") {
+            return false;
+        }
+        matcher.accept(id, None).expect("allowed");
+    }
+    matcher.is_complete().expect("runs")
+}
+
+#[test]
+fn values_between_marks_are_those_of_the_schema() {
+    for least in 0..3 {
+        for most in
+            [None, Some(0), Some(1), Some(3)].into_iter().filter(|most| most.is_none_or(|most| most >= least))
+        {
+            let mut list = json!({"type": "array", "items": {"type": "integer"}, "minItems": least});
+            if let Some(most) = most {
+                list["maxItems"] = json!(most);
+            }
+            let schema = json!({"type": "object", "properties": {"a": list}, "required": ["a"]});
+            for count in 0..5 {
+                let items = vec!["7"; count].join(",");
+                let fits = count >= least && most.is_none_or(|most| count <= most);
+                let text = format!("<|tool_call>call:f{{a:[{items}]}}<tool_call|>");
+                assert_eq!(accepts("gemma4", &schema, &text), fits, "{schema} {text}");
+            }
+        }
+    }
+    let schema = json!({"type": "object", "properties": {
+        "e": {"enum": ["x", 3, null, [true], {"k": "v"}]},
+        "o": {"type": "object", "properties": {"n": {"type": "number", "minimum": 0, "maximum": 1}}, "required": ["n"]},
+        "u": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
+    }});
+    for (arguments, valid) in [
+        ("", true),
+        ("e:<escape>x<escape>", true),
+        ("e:3,o:{n:0.5}", true),
+        ("e:[true],u:true", true),
+        ("e:{k:<escape>v<escape>},u:<escape>a{,}<escape>", true),
+        ("o:{n:2}", false),
+        ("o:{}", false),
+        ("u:<escape>a<escape>,e:3", false),
+        ("e:<escape>y<escape>", false),
+        ("u:3", false),
+    ] {
+        let text = format!("<start_function_call>call:f{{{arguments}}}<end_function_call>");
+        assert_eq!(accepts("function_gemma", &schema, &text), valid, "{text}");
     }
 }
 
@@ -237,6 +296,11 @@ fn what_a_format_cannot_enforce_is_refused() {
         ("minimax_m2", json!({"a": {"enum": ["a", "</parameter>"]}}), "</parameter>"),
         ("pythonic", json!({"a b": {"type": "integer"}}), "a b"),
         ("glm", json!({"a": {"$ref": "#/$defs/none"}}), "reference"),
+        ("gemma4", json!({"a": {"type": "string", "maxLength": 3}}), "maxLength"),
+        ("gemma4", json!({"a": {"type": "array", "items": {"type": "string"}, "maxItems": 900}}), "900"),
+        ("gemma4", json!({"a:b": {"type": "null"}}), "a:b"),
+        ("gemma4", json!({"a": {"enum": ["<|\"|>"]}}), "<|\"|>"),
+        ("gemma4", json!({"a": {"type": "array", "items": {"$ref": "#/properties/a"}}}), "16 deep"),
     ] {
         let error =
             WrittenCalls::new(format, &[function(json!({"type": "object", "properties": properties}))], true);

@@ -29,12 +29,14 @@ const MAX_ARGUMENTS: usize = 128;
 const MAX_LEFT_OUT: usize = 32;
 /// Most values of a function's schema, counted once for each argument.
 const MAX_VALUES: usize = 1 << 16;
+/// Most parts where each of several arguments may be the first one.
+const MAX_PARTS: usize = 1 << 14;
 
 /// An argument of a function.
 pub(super) struct Argument<'a> {
     pub(super) key: &'a str,
     pub(super) required: bool,
-    schema: &'a Value,
+    pub(super) schema: &'a Value,
     root: &'a Value,
 }
 
@@ -139,6 +141,16 @@ impl<'a> Argument<'a> {
     }
 }
 
+/// How many parts there are.
+pub(super) fn size(parts: &[Part]) -> usize {
+    let of = |part: &Part| match part {
+        Part::Text(_) | Part::Json(_) | Part::Pattern(_) | Part::Until { .. } => 1,
+        Part::One(ways) => 1 + ways.iter().map(|way| size(way)).sum::<usize>(),
+        Part::Maybe(parts) | Part::Many { item: parts, .. } => 1 + size(parts),
+    };
+    parts.iter().map(of).sum()
+}
+
 /// How many values there are in a schema.
 fn values(schema: &Value) -> usize {
     let inner: usize = match schema {
@@ -190,6 +202,11 @@ pub(super) fn listed<'a>(
         return Err(format!(
             "parameters: expected a required argument, or at most {MAX_LEFT_OUT}, found {found}"
         ));
+    }
+    let found: usize = others.iter().map(|written| size(written)).sum();
+    if found * others.len() > MAX_PARTS {
+        let found = found * others.len();
+        return Err(format!("parameters: expected at most {MAX_PARTS} parts of a grammar, found {found}"));
     }
     // The first of them has nothing before it.
     let begun = others.iter().enumerate().map(|(at, written)| {

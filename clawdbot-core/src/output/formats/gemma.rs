@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::marked;
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
+use crate::output::writing::{Function, Part, Parts, Writing};
 
 /// How deep values may be in each other.
 const MAX_DEPTH: usize = 64;
@@ -105,6 +107,11 @@ fn call(text: &str, quote: &'static str) -> Calls {
     }
 }
 
+fn write(function: &Function, quote: &'static str) -> Parts {
+    let open = Part::text(format!("call:{}", function.name));
+    Ok([vec![open], marked::object(function, quote)?].concat())
+}
+
 fn gemma4(text: &str, _: &Tools) -> Calls {
     call(text, QUOTE)
 }
@@ -119,7 +126,11 @@ pub(in crate::output) const GEMMA4: ToolFormat = ToolFormat {
     example: "<|tool_call>call:f{a:1,b:<|\"|>x<|\"|>}<tool_call|>",
     template: &[&["<|tool_call>"]],
     inner: &[QUOTE],
-    writing: None,
+    writing: Writing::blocks(
+        ["<|tool_call>", "<tool_call|><|tool_call>", "<tool_call|>"],
+        "<|tool_call>",
+        |function| write(function, QUOTE),
+    ),
     grammar: Grammar::Blocks {
         blocks: &[Block::between("<|tool_call>", "<tool_call|>", Quotes::Mark(QUOTE), gemma4).special()],
         dropped: &[],
@@ -132,7 +143,11 @@ pub(in crate::output) const FUNCTION_GEMMA: ToolFormat = ToolFormat {
     example: "<start_function_call>call:f{a:1,b:<escape>x<escape>}<end_function_call>",
     template: &[&["<start_function_call>"]],
     inner: &[ESCAPE],
-    writing: None,
+    writing: Writing::blocks(
+        ["<start_function_call>", "<end_function_call><start_function_call>", "<end_function_call>"],
+        "<start_function_call>",
+        |function| write(function, ESCAPE),
+    ),
     grammar: Grammar::Blocks {
         blocks: &[Block::between(
             "<start_function_call>",

@@ -11,6 +11,7 @@ pub(super) mod invoke;
 pub(super) mod json;
 pub(super) mod kimi;
 pub(super) mod llama;
+pub(super) mod marked;
 pub(super) mod mistral;
 pub(super) mod pythonic;
 pub(super) mod tags;
