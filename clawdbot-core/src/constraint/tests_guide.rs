@@ -180,7 +180,7 @@ fn marks_that_tokens_do_not_spell_are_refused() {
 fn white_space_before_free_text_is_not_kept() {
     let lead = Lead { reasoning: Some(reasoning(false)), mark: Some("<tool_call>") };
     let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);
-    let mut write = |guide: &mut Guide, text: &str, left: usize| {
+    let write = |guide: &mut Guide, text: &str, left: usize| {
         for id in vocabulary.tokenizer().encode(text, false.into()).expect("encodes") {
             assert_eq!(guide.accept(id, left).expect("allowed"), Accepted::Yes);
         }

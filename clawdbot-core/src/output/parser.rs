@@ -4,7 +4,7 @@ use super::blocks::Blocks;
 use super::call::Piece;
 use super::format::{Grammar, ReasoningFormat, ToolFormat};
 use super::harmony::{ANALYSIS, FINAL, MARKS, Messages, NEXT, Wants};
-use super::table::{reasoning_format, tool_format};
+use super::table::{marks_of, reasoning_format, tool_format, with_tokens};
 use super::tools::Tools;
 use crate::error::{Error, Result};
 
@@ -40,27 +40,16 @@ impl OutputFormats {
 
     /// The marks that a parser must see, where they are special tokens.
     pub(crate) fn marks(&self) -> Vec<&'static str> {
-        let mut marks = Vec::new();
-        if self.is_messages() {
-            marks.extend_from_slice(MARKS);
-        }
-        if let Some(tools) = self.tools {
-            marks.extend_from_slice(tools.inner);
-            if let Grammar::Blocks { blocks, dropped } = tools.grammar {
-                marks.extend(blocks.iter().flat_map(|block| block.marks()));
-                marks.extend_from_slice(dropped);
-            }
-        }
+        let mut marks = self.tools.map(marks_of).unwrap_or_default();
         if let Some(reasoning) = self.reasoning {
             marks.extend_from_slice(reasoning.open);
             marks.push(reasoning.close);
             marks.extend_from_slice(reasoning.dropped);
+            if reasoning.messages {
+                marks.extend_from_slice(MARKS);
+            }
         }
-        // Of a mark that goes on after a special token, this token.
-        let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
-        marks.extend(tokens);
-        marks.retain(|mark| !mark.is_empty());
-        marks
+        with_tokens(marks)
     }
 
     /// The marks of the reasoning that may come after a prompt whose text ends with `tail`.

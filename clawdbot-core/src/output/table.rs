@@ -1,9 +1,10 @@
 //! The table of formats: their names, and how a chat template tells which ones its model writes.
 
-use super::format::{Grammar, ReasoningFormat, ToolFormat};
+use super::format::{Block, Grammar, ReasoningFormat, ToolFormat};
 use super::formats::{
     action, apertus, deepseek, function_tags, gemma, glm, invoke, json, kimi, llama, mistral, pythonic,
 };
+use super::harmony::MARKS;
 use super::reasoning::REASONING_FORMATS;
 use super::writing::{Part, Writing};
 
@@ -121,4 +122,25 @@ pub(super) fn tool_format(name: &str) -> Option<&'static ToolFormat> {
 
 pub(super) fn reasoning_format(name: &str) -> Option<&'static ReasoningFormat> {
     REASONING_FORMATS.iter().find(|format| format.name == name).copied()
+}
+
+/// The marks of a format's calls, with the special tokens that they may be.
+pub(super) fn marks_of(format: &'static ToolFormat) -> Vec<&'static str> {
+    let mut marks = format.inner.to_vec();
+    match format.grammar {
+        Grammar::Blocks { blocks, dropped } => {
+            marks.extend(blocks.iter().flat_map(Block::marks));
+            marks.extend_from_slice(dropped);
+        }
+        Grammar::Messages => marks.extend_from_slice(MARKS),
+    }
+    with_tokens(marks)
+}
+
+/// `marks` that have text. Of a mark that goes on after a special token, this token too.
+pub(super) fn with_tokens(mut marks: Vec<&'static str>) -> Vec<&'static str> {
+    let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
+    marks.extend(tokens);
+    marks.retain(|mark| !mark.is_empty());
+    marks
 }

@@ -3,9 +3,7 @@
 use serde_json::Map;
 
 use super::call::RawCall;
-use super::format::{Grammar, ToolFormat};
-use super::harmony::MARKS;
-use super::table::tool_format;
+use super::table::{marks_of, tool_format};
 use super::writing::{Function, Part, Writing};
 
 /// Most functions.
@@ -59,24 +57,8 @@ impl WrittenCalls {
             rest.push(Part::text(writing.close));
         }
         let Writing { open, mark, close, .. } = writing;
-        Ok(WrittenCalls { open, mark, close, rest, marks: marks(format) })
+        Ok(WrittenCalls { open, mark, close, rest, marks: marks_of(format) })
     }
-}
-
-fn marks(format: &'static ToolFormat) -> Vec<&'static str> {
-    let mut marks = format.inner.to_vec();
-    match format.grammar {
-        Grammar::Blocks { blocks, dropped } => {
-            marks.extend(blocks.iter().flat_map(|block| block.marks()));
-            marks.extend_from_slice(dropped);
-        }
-        Grammar::Messages => marks.extend_from_slice(MARKS),
-    }
-    // Of a mark that goes on after a special token, this token.
-    let tokens: Vec<&str> = marks.iter().filter_map(|mark| mark.get(..=mark.find('>')?)).collect();
-    marks.extend(tokens);
-    marks.retain(|mark| !mark.is_empty());
-    marks
 }
 
 /// Refuses what a reader would not read back.
