@@ -3,8 +3,8 @@
     python matrix.py > ../../clawdbot-core/tests/golden/template_matrix.json
 
 Install transformers and jinja2 3.1.6 or later first. `cases` maps each template to one result for each of `operands`, which
-replaces the `@` of the template: an index of `texts`, or `-` for an error. `singles` maps a template to its text, or null
-for an error. A text that contains a memory address counts as an error, because no test may depend on it.
+replaces the `@` of the template: an index of `texts`, or `-` for an error. `argument_cases` does so for `argument_operands`,
+whose `@` are arguments, elements and parts of blocks. `singles` maps a template to its text, or null for an error. A text that contains a memory address counts as an error, because no test may depend on it.
 """
 
 import copy
@@ -89,6 +89,68 @@ STATEMENTS = [
     "{{ range(@)|list }}",
 ]
 
+# Operands of ARGUMENTS: what is undefined or none, in the ways in which conversations are, and a value of each other type.
+ARGUMENT_OPERANDS = [
+    "u", "none", "messages[0].tool_calls", "d['x']", "tools", "false", "0", "2", "''", "'a'", "[]", "['a', u]", "{}", "{'a': none}",
+]
+
+ARGUMENTS = """
+'aba'|replace(@, 'x'); 'aba'|replace('b', @); 'aba'|replace('b', 'x', @); ['a', 'b']|join(@); people|join('-', @); 'a'|default(@)
+u|default(@); none|default('x', @); u|d(@) is defined; people|map(attribute=@)|list; people|map(attribute='x', default=@)|list
+people|map(@)|list; people|selectattr(@)|list|length; people|selectattr('a', @)|list|length; people|selectattr('a', 'eq', @)|list|length
+people|selectattr('x', 'in', @)|list|length; people|rejectattr('a', 'in', @)|list|length; l|select(@)|list; l|select('eq', @)|list
+l|reject('in', @)|list; people|sort(attribute=@)|length; l|sort(@); l|sort(reverse=@); people|groupby(@)|length
+people|groupby('x', default=@)|length; people|sum(@); people|sum(attribute='a', start=@); l|batch(@)|list; l|batch(2, @)|list
+l|slice(@)|list; l|slice(2, @)|list; d|dictsort(@); d|dictsort(by=@); d|dictsort(reverse=@); 'x\\ny'|indent(@); 'x\\ny'|indent(2, @)
+'xax'|trim(@); 'abcabcabcabc'|truncate(@); 'abc def'|truncate(4, @, @, 0); 'abc def'|wordwrap(@); 2.345|round(@); '12'|int(@)
+'zz'|int(@); '11'|int(0, @); 'zz'|float(@); '%s'|format(@); 'ab'|center(@); [1, 1]|unique(@)|list; people|unique(attribute=@)|list|length
+[2, 1]|min(@); people|max(attribute=@); d|tojson(indent=@); d|tojson(separators=@); d|tojson(sort_keys=@); 'é'|tojson(ensure_ascii=@)
+d|attr(@); 'a' is eq @; none is sameas @; 'a' is in @; 4 is divisibleby @; @ is filter; [1, @]; [@]|first; [@]|last; [@, @]|join('-')
+[@]|map('string')|list; [@]|map('upper')|list; [@]|map('trim')|list; [@]|map('tojson')|list; [@]|map('length')|list; [@]|select|list
+[@]|reject('none')|list; [@]|select('defined')|list; [@]|sum; [@, @]|unique|list; [@, @]|sort; [@, 'b']|sort; [@]|tojson; {'k': @}|tojson
+[@]|string; {'k': @}; {'k': @}|items|list; {'k': @}|dictsort; {'k': @, 'j': @}|dictsort(by='value'); {@: 1}; {'k': @}.k; {'k': @}.k.x
+{'k': @}['k'] is defined; {'k': @}.get('k'); {'k': @}.get('x', @); d.get(@); d[@]; l[@]; s[@]; l[@:]; l[:@]; l[::@]; s[@:][:4]; s[:@]
+s.split(@); s.split(' ', @); s.strip(@); s.lstrip(@); s.startswith(@); s.replace(@, '-'); s.replace('e', @); s.find(@); s.join(@)
+'-'.join(['a', @]); s.count(@); s.removeprefix(@); s.zfill(@)|length; l.index(@); l.count(@); '{}'.format(@); '{k}'.format(k=@)
+'{:>4}'.format(@); '%s' % @; '%s-%s' % (1, @); '%d' % @; '%(a)s' % @; 'a' + @; @ + 'a'; @ + @; 'a' ~ @; @ ~ @; [1] + @; @ + [1]
+@ == u; @ != u; @ == none; none == @; @ == false; '' == @; [] == @; [@] == [u]; [@] == [none]; {'a': @} == {'a': u}; @ < 1; @ < @; 1 > @
+@ in [u]; @ in [none]; @ in s; @ in d; @ in l; u in @; none in @; 'a' in @; 'a' not in @; @ and 1; @ or 1; not @; u and @; u or @
+'x' if @; 'x' if @ else u; ('x' if @) is defined; (@ if false) is defined; @ is defined and @ is not none; @ is string or @ is iterable
+@ is mapping or @ is sequence; range(@)|list; range(0, @)|list; dict(a=@); namespace(a=@).a; namespace(a=@).b is defined; cycler(@, 1).next()
+joiner(@)() ~ '|'; raise_exception(@); strftime_now(@); @|default([])|length; (@ or [])|selectattr('a', 'eq', 1)|list; (@ or {}).items()|list
+@|default('', true)|trim; (@|default([], true))|map(attribute='a')|join(','); @|length > 0; @|list|length; @|string|length; @[0] is defined
+@.a is defined; @.a.b is defined; @['a']['b']; (@.a|default({})).b|default('z'); @|first|default('z'); @|last|default('z'); @|items|list|length
+@|tojson|length; @|string is eq 'None'; @|upper|lower; @|trim|length; @|reverse|list|length; @|min; @|attr('x')|default('z')
+"""
+
+ARGUMENT_STATEMENTS = [
+    "{% for t in @ %}{{ t }},{% else %}none{% endfor %}",
+    "{% for t in @ or [] %}{{ t }},{% else %}none{% endfor %}",
+    "{% for t in @|default([]) %}{{ t }},{% endfor %}",
+    "{% for t in @|default([], true) %}{{ t }},{% endfor %}",
+    "{% if @ is defined and @ %}{% for t in @ %}{{ t|tojson }}{% endfor %}{% endif %}end",
+    "{% if @ is not none %}{{ '<' ~ @ ~ '>' }}{% else %}null{% endif %}",
+    "{% if @|length %}some{% endif %}end",
+    "{% for k, v in @.items() %}{{ k }}={{ v }},{% endfor %}",
+    "{% for k, v in @|items %}{{ k }}={{ v }},{% endfor %}",
+    "{% for k, v in @|dictsort %}{{ k }}={{ v }},{% endfor %}",
+    "{% for x in l if x == @ %}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in l if @ %}{{ x }}{% else %}none{% endfor %}",
+    "{% for x in [1, @, 2] %}{{ loop.previtem }}<{{ x }}>{{ loop.nextitem is defined }}{{ loop.changed(x) }};{% endfor %}",
+    "{% for x in [@, @] recursive %}{{ loop(x) if x is sequence and x is not string and x else x }}|{% endfor %}",
+    "{% set x = @ %}{{ x is defined }}{{ x is none }}{{ x }}",
+    "{% set x, y = [@, 1] %}{{ x is defined }}{{ y }}",
+    "{% set ns = namespace(x=none) %}{% set ns.x = @ %}{{ ns.x is defined }}{{ ns.x }}",
+    "{% macro m(x, y='d') %}{{ x is defined }}{{ x }}{{ y }}{% endmacro %}{{ m(@) }}{{ m(y=@) }}{{ m(1, @) }}",
+    "{% macro m(x=@) %}{{ x is defined }}{{ x }}{% endmacro %}{{ m() }}{{ m(2) }}",
+    "{% macro m() %}{{ varargs|length }}{% endmacro %}{{ m(*@) }}",
+    "{% macro m() %}{{ kwargs|length }}{% endmacro %}{{ m(**@) }}",
+    "{% with x = @ %}{{ x is none }}{{ x }}{% endwith %}",
+    "{% filter replace('a', @) %}xay{% endfilter %}",
+    "{% set x %}{{ @ }}{% endset %}{{ x|length }}{{ x == '' }}",
+    "{%- if tools is not none and tools %}tools{% endif %}{% if not tools %}no{% endif %}{{ @ }}",
+]
+
 SINGLE = r"""
 {{ 1 < 2 < 3 }} {{ 3 > 2 > 2 }} {{ 1 == 1.0 }} {{ true == 1 }} {{ [1, (2,)] == [1.0, (2,)] }} {{ {'a': 1} == d }}
 {{ -2 ** 2 }} {{ 2 ** 3 ** 2 }} {{ 7 // 2 * 2 + 7 % 2 }} {{ -7 // 2 }} {{ -7 % 3 }} {{ 7 % -3 }} {{ 7.5 // 2 }} {{ 1 / 3 }}
@@ -129,10 +191,11 @@ SINGLE = r"""
 
 def rendered(template):
     try:
-        text = _compile_jinja_template(template).render(**copy.deepcopy(VARIABLES))  # `indent` changes a list in place
+        # `indent` changes a list in place. transformers passes none for what a conversation does not have.
+        text = _compile_jinja_template(template).render(tools=None, documents=None, **copy.deepcopy(VARIABLES))
     except Exception:
         return None
-    return None if re.search(r"(?i)at 0x[0-9a-f]+(>|&gt;)|0-x-|>method|bound.*method|built-in|generator|object at", text) else text
+    return None if re.search(r"(?i)[ab]t 0x[0-9a-f]+(>|&gt;)|0-x-|>method|bound.*method|built-in|generator|object at", text) else text
 
 
 def singles():
@@ -144,6 +207,11 @@ def singles():
             yield from re.findall(r"\{\{.*?\}\}(?= \{\{|$)", line)
 
 
+def table(templates, operands):
+    """The results of each template with each operand: a list of texts, where an error is None."""
+    return {template: [rendered(template.replace("@", operand)) for operand in operands] for template in templates}
+
+
 def main():
     templates = ["{{ (@)|" + part.strip() + " }}" for part in FILTERS.split(" | ") if part.strip()]
     templates += ["{{ (@) is " + part.strip() + " }}" for part in TESTS.split(",") if part.strip()]
@@ -151,14 +219,22 @@ def main():
     templates += ["{{ " + part + " }}" for part in UNARY] + STATEMENTS
     for sign in BINARY:
         templates += ["{{ (@) " + sign + " " + other + " }}" for other in OTHERS]
-    cases = {template: [rendered(template.replace("@", operand)) for operand in OPERANDS] for template in templates}
-    texts = sorted({text for row in cases.values() for text in row if text is not None})
+    cases = table(templates, OPERANDS)
+    parts = ARGUMENTS.strip().replace("\n", "; ").split("; ")
+    arguments = table(["{{ " + part + " }}" for part in parts] + ARGUMENT_STATEMENTS, ARGUMENT_OPERANDS)
+    texts = sorted({text for row in [*cases.values(), *arguments.values()] for text in row if text is not None})
     place = {text: at for at, text in enumerate(texts)}
+
+    def rows(cases):
+        return {t: " ".join("-" if text is None else str(place[text]) for text in row) for t, row in cases.items()}
+
     out = {
         "variables": VARIABLES,
         "operands": OPERANDS,
+        "argument_operands": ARGUMENT_OPERANDS,
         "texts": texts,
-        "cases": {t: " ".join("-" if text is None else str(place[text]) for text in row) for t, row in cases.items()},
+        "cases": rows(cases),
+        "argument_cases": rows(arguments),
         "singles": {template: rendered(template) for template in singles()},
     }
     print(json.dumps(out, ensure_ascii=True, indent=0))

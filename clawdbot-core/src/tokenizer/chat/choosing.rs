@@ -24,7 +24,7 @@ pub(super) fn map(state: &mut State<'_, '_>, args: &Args) -> Filtered {
             return Err(args.error(&format!("unexpected keyword argument '{key}'")));
         }
         let getter =
-            Getter::new(Some(attribute), keyword("default").filter(|value| !value.is_none()).cloned())?;
+            Getter::new(Some(attribute), keyword("default").filter(|value| !value.is_none()).cloned());
         for item in iterate(value)? {
             budget::make(1)?;
             out.push(getter.get(&item?)?);
@@ -83,12 +83,12 @@ fn choose(state: &mut State<'_, '_>, args: &Args, tested: Tested, keep: Keep) ->
         return Ok(Generator::wrap(Vec::new()));
     }
     let mut given = args.extra.as_slice();
-    let mut getter = Getter::new(None, None)?;
+    let mut getter = Getter::new(None, None);
     if tested == Tested::Attribute {
         let Some((attribute, rest)) = given.split_first() else {
             return Err(args.error("Missing parameter for attribute name"));
         };
-        getter = Getter::new(Some(attribute), None)?;
+        getter = Getter::new(Some(attribute), None);
         given = rest;
     }
     let test = match given.split_first() {

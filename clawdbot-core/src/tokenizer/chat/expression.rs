@@ -395,6 +395,7 @@ impl Parser<'_> {
         let charge = |place: usize, keyword: Option<&str>| match (is_loop, has_default(place, keyword)) {
             // A recursive loop iterates over its argument.
             (true, _) => "|__iter__",
+            (_, true) if place == usize::MAX && keyword.is_none() => "|__given_each__",
             (_, true) => "|__given__",
             _ => "",
         };

@@ -93,8 +93,10 @@ pub(super) fn install(env: &mut Environment<'_>) {
     });
     env.add_filter("__unpack__", |value: &Value, count: usize| sequences::unpack(value, count));
     env.add_filter("__given__", |value: &Value| {
-        let is_list = values::is_list(value) || value.is_tuple();
-        if value.is_undefined() || is_list && value.try_iter()?.any(|item| item.is_undefined()) {
+        if value.is_undefined() { Err(values::unsupported("", value)) } else { Ok(value.clone()) }
+    });
+    env.add_filter("__given_each__", |value: &Value| {
+        if value.try_iter()?.any(|item| item.is_undefined()) {
             return Err(values::unsupported("", &Value::UNDEFINED));
         }
         Ok(value.clone())

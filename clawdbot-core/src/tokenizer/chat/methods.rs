@@ -3,6 +3,7 @@
 use minijinja::value::{Kwargs, Tuple, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::args::{Args, Signature};
 use super::objects::DictView;
 use super::values::{self, type_error};
 use super::{budget, comparisons, iteration, method_names};
@@ -70,6 +71,29 @@ pub(super) fn strip<'t>(mut text: &'t str, chars: Option<&str>, sides: Sides) ->
     text
 }
 
+const SPLIT: Signature = Signature { name: "split", params: &["sep", "maxsplit"], needed: 0, open: false };
+const SPLIT_LINES: Signature =
+    Signature { name: "splitlines", params: &["keepends"], needed: 0, open: false };
+
+/// The string in an argument that may be absent or none. The engine takes an undefined one for absent, Python does not.
+fn text_or_none(value: Option<&Value>) -> Result<Option<&str>, Error> {
+    match value {
+        Some(value) if !value.is_none() => {
+            let refuse = || values::unsupported("expected a string, found", value);
+            value.as_str().map(Some).ok_or_else(refuse)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `args`, none of which Python may leave out: the engine takes undefined and none for absent.
+fn given(args: &[Value]) -> Result<&[Value], Error> {
+    match args.iter().find(|value| value.is_undefined() || value.is_none()) {
+        Some(value) => Err(values::unsupported("expected a value, found", value)),
+        None => Ok(args),
+    }
+}
+
 fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     let all = |test: fn(char) -> bool| -> Result<Value, Error> {
         let () = from_args(args)?;
@@ -118,7 +142,8 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
             Value::from(if method == "islower" { lower && !upper } else { upper && !lower })
         }
         "strip" | "lstrip" | "rstrip" => {
-            let (chars,): (Option<&str>,) = from_args(args)?;
+            let (_chars,): (Option<&Value>,) = from_args(args)?;
+            let chars = text_or_none(args.first())?;
             let sides = match method {
                 "lstrip" => Sides::Left,
                 "rstrip" => Sides::Right,
@@ -155,7 +180,7 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
             }
         }
         "replace" => {
-            let (old, new, count, kwargs): (&str, &str, Option<i64>, Kwargs) = from_args(args)?;
+            let (old, new, count, kwargs): (&str, &str, Option<i64>, Kwargs) = from_args(given(args)?)?;
             let count = match count {
                 Some(count) => Some(count),
                 None => kwargs.get("count")?,
@@ -165,27 +190,13 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
             Value::from(replace(text, old, new, count)?)
         }
         "split" | "rsplit" => {
-            let (separator, limit, kwargs): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
-            let separator = match separator {
-                Some(separator) => Some(separator),
-                None => kwargs.get("sep")?,
-            };
-            let limit = match limit {
-                Some(limit) => Some(limit),
-                None => kwargs.get("maxsplit")?,
-            };
-            kwargs.assert_all_used()?;
-            let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-            list(split(text, separator, limit, method == "rsplit")?)?
+            let args = Args::bind_values(SPLIT, args.to_vec())?;
+            let limit = usize::try_from(args.integer(1, -1)?).unwrap_or(usize::MAX);
+            list(split(text, text_or_none(args.get(0))?, limit, method == "rsplit")?)?
         }
         "splitlines" => {
-            let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
-            let keep = match keep {
-                Some(keep) => Some(keep),
-                None => kwargs.get("keepends")?,
-            };
-            kwargs.assert_all_used()?;
-            list(split_lines(text, keep.unwrap_or(false)))?
+            let args = Args::bind_values(SPLIT_LINES, args.to_vec())?;
+            list(split_lines(text, args.flag(0, false)))?
         }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
@@ -216,7 +227,7 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
             join(text, items)?
         }
         "ljust" | "rjust" | "center" => {
-            let (width, fill): (i64, Option<&str>) = from_args(args)?;
+            let (width, fill): (i64, Option<&str>) = from_args(given(args)?)?;
             Value::from(pad(text, method, width, fill.unwrap_or(" "))?)
         }
         "zfill" => {
@@ -400,9 +411,11 @@ fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
             DictView::of(name, value)
         }
         "get" => {
-            let (key, default): (&Value, Option<Value>) = from_args(args)?;
+            let (key, _default): (&Value, Option<&Value>) = from_args(args)?;
             comparisons::hashable(key)?;
-            Ok(values::entry(value, key)?.or(default).unwrap_or_else(|| Value::from(())))
+            // The default can be undefined.
+            let default = || args.get(1).cloned().unwrap_or_else(|| Value::from(()));
+            Ok(values::entry(value, key)?.unwrap_or_else(default))
         }
         "copy" => {
             let () = from_args(args)?;

@@ -27,8 +27,11 @@ pub(super) fn int(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let value = args.value();
     if let Some(text) = value.as_str() {
         budget::scan(text.len())?;
-        let base = args.integer(2, 10)?;
-        if let Some(int) = parse_int(args, text, base)? {
+        // With a base that is no integer, jinja2 reads a float.
+        let base = args.get(2).map_or(Some(Number::Int(10)), number);
+        if let Some(Number::Int(_)) = base
+            && let Some(int) = parse_int(args, text, args.integer(2, 10)?)?
+        {
             return Ok(Value::from(int));
         }
         return match parse_float(args, text)? {

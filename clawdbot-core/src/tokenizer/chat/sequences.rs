@@ -56,10 +56,11 @@ pub(super) struct Getter {
 }
 
 impl Getter {
-    pub(super) fn new(attribute: Option<&Value>, default: Option<Value>) -> Result<Self, Error> {
+    pub(super) fn new(attribute: Option<&Value>, default: Option<Value>) -> Self {
         let parts = match attribute {
             None => Vec::new(),
             Some(attribute) if attribute.is_none() => Vec::new(),
+            // jinja2 looks up anything else as it is.
             Some(attribute) => match attribute.as_str() {
                 Some(path) => path
                     .split('.')
@@ -68,16 +69,10 @@ impl Getter {
                         _ => Value::from(part),
                     })
                     .collect(),
-                None if attribute.is_integer() => vec![attribute.clone()],
-                None => {
-                    return Err(type_error(format!(
-                        "the attribute must be a string or an integer, not {}",
-                        type_name(attribute)
-                    )));
-                }
+                None => vec![attribute.clone()],
             },
         };
-        Ok(Getter { parts, default })
+        Getter { parts, default }
     }
 
     pub(super) fn get(&self, item: &Value) -> Filtered {
@@ -114,12 +109,21 @@ pub(super) fn list(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 }
 
 pub(super) fn batch(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let size = args.integer(1, 0)?;
-    let Some(size) = usize::try_from(size).ok().filter(|size| *size > 0) else {
-        return Err(args.error("expected a positive number of items"));
-    };
     let mut batches = Vec::new();
     let items = collect(args.value())?;
+    // jinja2 compares the number with the length of a batch. One that is never equal leaves all items in one batch; zero
+    // is equal once, before the first item.
+    let count = args.get(1).unwrap_or(&Value::UNDEFINED);
+    let size = match numeric::number(count) {
+        Some(Number::Int(int)) => usize::try_from(int).ok(),
+        Some(Number::Float(_)) => return Err(args.error("expected a whole number of items")),
+        None if args.some(2).is_some() => return Err(args.error("expected a number of items")),
+        None => None,
+    };
+    if size == Some(0) && !items.is_empty() {
+        batches.push(Value::from(Vec::<Value>::new()));
+    }
+    let size = size.filter(|size| *size > 0).unwrap_or(items.len().max(1));
     for part in items.chunks(size) {
         let mut part = part.to_vec();
         if let Some(fill) = args.some(2) {
@@ -213,7 +217,7 @@ pub(super) fn length(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn join(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let separator = args.get(1).map_or(Ok(String::new()), values::to_str)?;
-    let getter = Getter::new(args.get(2), None)?;
+    let getter = Getter::new(args.get(2), None);
     let mut out = String::new();
     for (at, item) in iterate(args.value())?.enumerate() {
         if at > 0 {
@@ -227,7 +231,7 @@ pub(super) fn join(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 fn extreme(args: &Args, wanted: Ordering) -> Filtered {
     let case_sensitive = args.flag(1, false);
-    let getter = Getter::new(args.get(2), None)?;
+    let getter = Getter::new(args.get(2), None);
     let mut best: Option<(Value, Value)> = None;
     for item in iterate(args.value())? {
         let item = item?;
@@ -265,11 +269,8 @@ fn direction(args: &Args, at: usize) -> Result<Direction, Error> {
 pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let (direction, case_sensitive) = (direction(args, 1)?, args.flag(2, false));
     let getters = match args.get(3).and_then(Value::as_str) {
-        Some(several) => several
-            .split(',')
-            .map(|one| Getter::new(Some(&Value::from(one)), None))
-            .collect::<Result<Vec<_>, _>>()?,
-        None => vec![Getter::new(args.get(3), None)?],
+        Some(several) => several.split(',').map(|one| Getter::new(Some(&Value::from(one)), None)).collect(),
+        None => vec![Getter::new(args.get(3), None)],
     };
     let mut items = Vec::new();
     for item in iterate(args.value())? {
@@ -308,7 +309,7 @@ pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn groupby(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let case_sensitive = args.flag(3, false);
-    let getter = Getter::new(args.get(1), args.some(2).cloned())?;
+    let getter = Getter::new(args.get(1), args.some(2).cloned());
     let mut items = Vec::new();
     for item in iterate(args.value())? {
         let item = item?;
@@ -332,7 +333,7 @@ pub(super) fn groupby(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn unique(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let case_sensitive = args.flag(1, false);
-    let getter = Getter::new(args.get(2), None)?;
+    let getter = Getter::new(args.get(2), None);
     let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
     let mut items = Vec::new();
     for item in iterate(args.value())? {
@@ -366,7 +367,7 @@ fn identity(key: &Value) -> Result<String, Error> {
 }
 
 pub(super) fn sum(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let getter = Getter::new(args.get(1), None)?;
+    let getter = Getter::new(args.get(1), None);
     let mut total = args.get(2).cloned().unwrap_or_else(|| Value::from(0));
     if total.as_str().is_some() {
         return Err(args.error("strings cannot be summed, use join"));
