@@ -423,9 +423,16 @@ fn a_constraint_keeps_what_it_allows() {
     // A minimum of tokens gives way where the constraint has nothing but the end.
     let least = Resolved { min_tokens: 9, stop_token_ids: vec![3], ..Resolved::greedy() };
     let drawn = |bits: [u32; 2]| {
-        super::sample(&mut logits.clone(), &ALL, &least, &NONE, &mut State::default(), Rules { allowed: Some(&bits), ..Rules::default() })
-            .unwrap()
-            .id
+        super::sample(
+            &mut logits.clone(),
+            &ALL,
+            &least,
+            &NONE,
+            &mut State::default(),
+            Rules { allowed: Some(&bits), ..Rules::default() },
+        )
+        .unwrap()
+        .id
     };
     assert_eq!((drawn([0b1000, 0]), drawn([0b1001, 0])), (3, 0));
     let none = super::sample(
