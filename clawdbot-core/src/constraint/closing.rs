@@ -21,6 +21,8 @@ const MAX_TRIED: usize = 100_000;
 const MAX_WAYS: usize = 64;
 /// States of a text whose end is searched.
 const MAX_TEXT_STATES: usize = 128;
+/// Zeros after which another digit is tried.
+const MAX_ZEROS: usize = 8;
 /// Ends of the last completion that are tried.
 const MAX_ENDS: usize = 24;
 
@@ -162,7 +164,10 @@ impl Search<'_> {
         } else if let Some(byte) = self.first_of(b"}]".iter().copied())? {
             return Ok(vec![byte]);
         }
-        let values = *b"\"0nta1234567,:[{f- ";
+        // Zeros that go on may never be a number: below 0, after a point, or where there are many.
+        let before = self.parser.get_bytes();
+        let one = [&b"-"[..], b".0", &[b'0'; MAX_ZEROS]].iter().any(|end| before.ends_with(end));
+        let values = if one { *b"\"10nta234567,:[{f- " } else { *b"\"0nta1234567,:[{f- " };
         let byte = match self.first_of(values.into_iter())? {
             Some(byte) => Some(byte),
             None => self.first_of(0..=254)?,

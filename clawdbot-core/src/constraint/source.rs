@@ -12,6 +12,8 @@ use crate::output::{HARMONY_MARKS, Part, WrittenCalls};
 
 /// The name of the answer's grammar.
 const ANSWER: &str = "answer";
+/// Most texts that are tried as ends.
+const MAX_ENDS: usize = 16;
 
 /// What a text is: an answer, or calls.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,22 +27,40 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// What ends texts without quotes, and all calls: what completes a text soon.
+    /// What ends texts without quotes, other values, and all calls: what completes a text soon.
     pub(super) fn ends(&self, vocabulary: &Vocabulary) -> Vec<Vec<u8>> {
-        let close = self.calls.as_ref().map(|calls| calls.close).filter(|close| !close.is_empty());
-        let mut ends: Vec<&str> = close.into_iter().collect();
-        let mut open: Vec<&Part> = self.calls.iter().flat_map(|calls| &calls.rest).collect();
-        while let Some(part) = open.pop() {
-            match part {
-                Part::Text(_) | Part::Json(_) | Part::Pattern(_) => {}
-                Part::Until { end, .. } if ends.contains(end) => {}
-                Part::Until { end, .. } => ends.push(*end),
-                Part::One(ways) => open.extend(ways.iter().flatten()),
-                Part::Maybe(parts) | Part::Many { item: parts, .. } => open.extend(parts),
+        let mut ends: Vec<&str> = Vec::new();
+        let mut open: Vec<&[Part]> = Vec::new();
+        if let Some(calls) = &self.calls {
+            ends.push(calls.close);
+            open.push(&calls.rest);
+        }
+        while let Some(parts) = open.pop() {
+            for (at, part) in parts.iter().enumerate() {
+                match part {
+                    Part::Text(_) | Part::Pattern(_) => {}
+                    Part::Json(_) => {
+                        // What may be left out comes between.
+                        let rest = &parts[at + 1..];
+                        let next = rest.iter().find(|part| !matches!(part, Part::Maybe(_)));
+                        if let Some(Part::Text(text)) = next {
+                            ends.push(text);
+                        }
+                    }
+                    Part::Until { end, .. } => ends.push(end),
+                    Part::One(ways) => open.extend(ways.iter().map(Vec::as_slice)),
+                    Part::Maybe(parts) | Part::Many { item: parts, .. } => open.push(parts),
+                }
+            }
+        }
+        let mut found: Vec<&str> = Vec::new();
+        for end in ends {
+            if !end.is_empty() && !found.contains(&end) && found.len() < MAX_ENDS {
+                found.push(end);
             }
         }
         let bytes = |text: &str| pieces(text, vocabulary).flat_map(|piece| piece.bytes()).collect();
-        ends.into_iter().map(bytes).collect()
+        found.into_iter().map(bytes).collect()
     }
 
     /// Texts that special tokens may stand for.

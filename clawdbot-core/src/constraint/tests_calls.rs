@@ -191,6 +191,35 @@ fn list() -> Vec<Function> {
 }
 
 #[test]
+fn ways_to_complete_calls_are_found_in_any_state() {
+    let mut random = Random(7);
+    for format in ["hermes", "lfm2", "gemma4", "glm"] {
+        for schema in [
+            json!({"type": "number"}),
+            json!({"type": "number", "minimum": 0.2, "maximum": 0.3}),
+            json!({"type": "number", "minimum": 1.001, "maximum": 1.0012}),
+            json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1e-20}),
+            json!({"type": "integer", "multipleOf": 10, "minimum": 10, "maximum": 5000}),
+        ] {
+            let parameters = json!({"type": "object", "properties": {"a": schema}, "required": ["a"]});
+            let function = Function { name: "f".into(), parameters };
+            let calls = WrittenCalls::new(format, &[function], true).expect("enforced");
+            let vocabulary = vocabulary(&calls, true);
+            let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+            let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
+            let most = Matcher::new(&grammar, &[END], false).expect("a matcher");
+            let most = { most }.shortest_completion_tokens().expect("a way");
+            for round in 0..4 {
+                let matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
+                written(format, matcher, &vocabulary, &["-0.0"], 20 * round, &mut random);
+            }
+            // No detours.
+            assert!(most < 100, "{format} {schema}: {most}");
+        }
+    }
+}
+
+#[test]
 fn what_is_written_is_read_back() {
     let mut random = Random(5);
     for format in TOOL_FORMAT_NAMES.iter().filter(|name| !NOT_ENFORCED.contains(name)) {

@@ -167,6 +167,8 @@ fn marks_in_json_are_text() {
             );
         }
     }
+    let found = read("qwen3_coder", "<function=f>\n<parameter=b>\n<parameter=a>\n</parameter>\n</function>");
+    assert_eq!(found.calls(), [("f", json!({"b": "<parameter=a>"}))], "{found:?}");
     // JSON that does not end holds back no further message.
     let broken = "<|channel|>commentary to=f<|message|>{\"a<|call|>";
     let found = read("harmony", &format!("{broken}<|start|>assistant<|channel|>final<|message|>x"));

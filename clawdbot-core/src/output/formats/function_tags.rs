@@ -66,7 +66,9 @@ fn parameter(text: &str, is_json: bool) -> Result<(&str, &str), String> {
         if let Some(after) = rest.strip_prefix(CLOSE) {
             return Ok((before, after));
         }
-        if rest.starts_with(END) || (before.ends_with('\n') && rest.starts_with(PARAMETER)) {
+        // The line end after its own tag begins no other argument.
+        let line = before != "\n" && before.ends_with('\n');
+        if rest.starts_with(END) || (line && rest.starts_with(PARAMETER)) {
             return Ok((before, rest));
         }
     }
