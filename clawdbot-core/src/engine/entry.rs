@@ -1,7 +1,6 @@
 //! What the scheduler knows: sequences with work, bounds of a pass, and memory, as numbers.
 
-use super::groups::GroupKey;
-use super::queue::Rank;
+use super::queue::{GroupKey, Rank};
 use super::risk::Work;
 use super::room::{Future, peak};
 use crate::cache::Pages;

@@ -1,20 +1,22 @@
 //! Equal shares for groups in the places of passes: what each has computed, and whose turn is next.
 //!
 //! Of those who wait for a place, the sequence comes first whose group has computed the fewest tokens, those that come before it
-//! in its group included. What a group did not ask for does not count: where nothing of it waits, it has computed no less than
-//! the group that has computed least among those with something that waits.
+//! in its group included. What a group did not ask for does not count for long: one of which nothing waits is at most a few turns
+//! ([`CREDIT`]) before the group that has computed least among those with something that waits.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::entry::{Entry, TURN, TurnOrder};
+use super::queue::GroupKey;
 
 /// Most groups that are remembered while nothing of them has work.
 const MAX_AWAY: usize = 1024;
 
-/// A priority, and a number for the name of a group.
-pub(crate) type GroupKey = (u32, u64);
+/// Most tokens that a group can get later because it has computed fewer than others: turns are not cut, so that a group of one
+/// sequence, which has a turn or waits for one, needs some.
+const CREDIT: u64 = 8 * TURN as u64;
 
 /// What groups have computed since there was enough for all.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ impl Groups {
     pub(super) fn tell(&self, entries: &mut [Entry]) {
         for entry in entries {
             let least = self.least.get(&entry.group.0).copied().unwrap_or(0);
-            entry.served = self.served.get(&entry.group).copied().unwrap_or(0).max(least);
+            entry.served = self.served.get(&entry.group).copied().unwrap_or(least);
         }
     }
 
@@ -45,8 +47,8 @@ impl Groups {
         let mut waits: BTreeMap<GroupKey, bool> = BTreeMap::new();
         for &(group, tokens) in entries {
             let least = self.least.get(&group.0).copied().unwrap_or(0);
-            let served = self.served.entry(group).or_default();
-            *served = (*served).max(least).saturating_add(tokens);
+            let served = self.served.entry(group).or_insert(least);
+            *served = served.saturating_add(tokens);
             *waits.entry(group).or_default() |= tokens == 0;
         }
         self.least.clear();
@@ -57,8 +59,11 @@ impl Groups {
         }
         // Others begin there when they come, and where there is enough for all, all begin together.
         self.served.retain(|group, served| {
-            waits.get(group).is_some_and(|waits| *waits)
-                || self.least.get(&group.0).is_some_and(|least| *served > *least)
+            let Some(least) = self.least.get(&group.0) else { return false };
+            if waits.get(group) == Some(&false) {
+                *served = (*served).max(least.saturating_sub(CREDIT));
+            }
+            waits.contains_key(group) || *served > *least
         });
         if self.served.len() > waits.len() + MAX_AWAY {
             self.served.retain(|group, _| waits.contains_key(group));
@@ -171,18 +176,20 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         /// Whatever the numbers of sequences and of places, groups have equal shares within a few turns.
         #[test]
         fn groups_have_equal_shares(
             sequences in prop::collection::vec(1_usize..12, 1..5),
             places in 1_usize..9,
         ) {
-            let passes = 1000;
+            let passes = 3000;
             let tokens = share(&sequences, places, passes);
             for (found, expected) in tokens.iter().zip(equal_shares(&sequences, places)) {
                 let difference = *found as f64 - expected * passes as f64;
-                let turns = f64::from(2 * TURN) * places as f64;
-                prop_assert!(difference.abs() <= turns, "{sequences:?} {places}: {tokens:?}");
+                let most = f64::from(2 * TURN) * places as f64 + CREDIT as f64;
+                prop_assert!(difference.abs() <= most, "{sequences:?} {places}: {tokens:?}");
             }
         }
     }
@@ -199,11 +206,11 @@ mod tests {
             entries[0].served
         };
         assert_eq!([a, b].map(|group| served(&groups, group)), [100, 100]);
-        // Nothing of it waits, so it has no claim to more later.
+        // Nothing of it waits, so it has no claim to much more later.
         (0..100).for_each(|_| groups.serve(&[(a, 3), (a, 0), (b, 1)]));
-        assert_eq!([a, b, c].map(|group| served(&groups, group)), [400, 400, 400]);
+        assert_eq!([a, b, c].map(|group| served(&groups, group)), [400, 400 - CREDIT, 400]);
         // What it had more than its share is remembered while it is away.
-        (0..10).for_each(|_| groups.serve(&[(a, 1), (a, 0), (b, 9)]));
+        groups.serve(&[(a, 10), (a, 0), (b, CREDIT + 90)]);
         groups.serve(&[(a, 1), (a, 0)]);
         assert_eq!([a, b].map(|group| served(&groups, group)), [411, 490]);
         // With enough for all, nothing is.

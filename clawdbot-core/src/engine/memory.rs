@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use super::entry::{Entry, Limits, Memory, SequenceId};
-use super::groups::GroupKey;
+use super::queue::GroupKey;
 use super::scheduler::{Part, plan_step};
 use super::scores::Scores;
 use super::sequence::Sequence;

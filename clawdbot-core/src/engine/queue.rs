@@ -18,6 +18,9 @@ const WEIGHT: f64 = 0.2;
 /// A priority, and the name of a group.
 pub(super) type Group = (u32, Option<String>);
 
+/// A priority, and a number for the name of a group.
+pub(crate) type GroupKey = (u32, u64);
+
 /// A request's place among others: those that come first are smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Rank {

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::constrained::{Constrained, MaskTimes};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
-use super::groups::GroupKey;
 use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
-use super::queue::Rank;
+use super::queue::{GroupKey, Rank};
 use super::scores::{PromptScores, Scores};
 use super::swapped::Swapped;
 use crate::cache::PageTables;
