@@ -136,9 +136,9 @@ mod tests {
             for entry in &mut entries {
                 let takes_part = plan.parts.iter().any(|part| part.id == entry.id);
                 if takes_part {
-                    entry.turn.take_part()
+                    entry.turn.take_part();
                 } else {
-                    entry.turn.sit_out(pass)
+                    entry.turn.sit_out(pass);
                 }
                 tokens[entry.group.1 as usize] += u64::from(takes_part);
                 served.push((entry.group, u64::from(takes_part)));
