@@ -281,7 +281,6 @@ fn choices_of_tools_that_cannot_be_are_refused() {
     named(model.generate("Hi", &required).unwrap_err(), "expected a chat with tools");
     named(ask(&question(false), &options.clone().tool_choice("other")), "one of the tools (ask, tell)");
     named(ask(&question(false), &required.clone().json_object(true)), "json_object");
-    named(ask(&question(false), &required.clone().tool_format("gemma4")), "gemma4");
     named(ask(&question(true), &options.clone().tool_format("llama3_json")), "required");
     named(ask(&question(false), &required.clone().max_tokens(5_u32)), "found 5");
     let bad =
