@@ -3,7 +3,7 @@
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
-use clawdbot_core::{Completion, FinishReason, Logprobs, TokenLogprob, Usage};
+use clawdbot_core::{Completion, FinishReason, Logprobs, Result, TokenLogprob, Usage};
 
 use crate::error::clawdbot_error;
 use crate::guard::guard;
@@ -225,6 +225,13 @@ pub unsafe extern "C" fn clawdbot_completion_usage(
     })
 }
 
+/// The report of token number `index` among `all`, which are there if `option` was set.
+fn report<'a>(all: Option<&'a [TokenReport]>, option: &str, index: usize) -> Result<&'a TokenReport> {
+    let all = all.ok_or_else(|| invalid(format!("log-probabilities need the option {option}")))?;
+    let missing = || invalid(format!("index: expected less than {}, found {index}", all.len()));
+    all.get(index).ok_or_else(missing)
+}
+
 /// Log-probabilities of the generated token number `index`: its own to `chosen`; an array of the most likely ones, most
 /// likely first, to `top`, and its length to `count`. Each of the three may be NULL. The array is valid until the
 /// completion is freed. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `logprobs` was set.
@@ -238,10 +245,8 @@ pub extern "C" fn clawdbot_completion_logprobs(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        let all = required(completion, "completion")?.logprobs.as_ref();
-        let all = all.ok_or_else(|| invalid("log-probabilities need the option logprobs"))?;
-        let missing = || invalid(format!("index: expected less than {}, found {index}", all.len()));
-        all.get(index).ok_or_else(missing)?.give(chosen, top, count);
+        let all = required(completion, "completion")?.logprobs.as_deref();
+        report(all, "logprobs", index)?.give(chosen, top, count);
         Ok(())
     })
 }
@@ -258,10 +263,8 @@ pub extern "C" fn clawdbot_completion_prompt_logprobs(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        let all = required(completion, "completion")?.prompt_logprobs.as_ref();
-        let all = all.ok_or_else(|| invalid("log-probabilities need the option prompt_logprobs"))?;
-        let missing = || invalid(format!("index: expected less than {}, found {index}", all.len()));
-        all.get(index).ok_or_else(missing)?.give(chosen, top, count);
+        let all = required(completion, "completion")?.prompt_logprobs.as_deref();
+        report(all, "prompt_logprobs", index)?.give(chosen, top, count);
         Ok(())
     })
 }

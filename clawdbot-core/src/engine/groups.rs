@@ -1,8 +1,8 @@
 //! Equal shares for groups in the places of passes: what each has computed, and whose turn is next.
 //!
 //! Of those who wait for a place, the sequence comes first whose group has computed the fewest tokens, those that come before it
-//! in its group included. What a group did not ask for does not count for long: one of which nothing waits is at most a few turns
-//! ([`CREDIT`]) before the group that has computed least among those with something that waits.
+//! in its group included. A group that asks for little gets little credit: while none of its sequences waits, it counts as at most
+//! [`CREDIT`] tokens less than the least of the groups that wait.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ pub(crate) const MAX_STOPS: usize = 64;
 const MAX_BAD_TEXTS: usize = 1024;
 
 /// Most bytes of each.
-const MAX_BAD_TEXT: usize = 1024;
+const MAX_BAD_TEXT: usize = 128;
 
 /// Most completions of a request.
 const MAX_COMPLETIONS: u32 = 128;
@@ -334,7 +334,7 @@ mod tests {
             ("suppress_tokens", json!([-1])),
             ("begin_suppress_tokens", json!(3)),
             ("bad_words", json!([""])),
-            ("bad_words", json!(["x".repeat(1025)])),
+            ("bad_words", json!(["x".repeat(129)])),
             ("bad_words_ids", json!([[]])),
             ("bad_words_ids", json!([3])),
             ("no_repeat_ngram_size", json!(-1)),

@@ -86,7 +86,7 @@ impl EndSearch {
         EndSearch { end, quotes, done: 0, quote: None, depth: 0, begun: false, prefixed: false, place }
     }
 
-    /// Looks at what is new in `text`, of which the earlier part is as before. `tools` say which arguments are JSON.
+    /// Looks at what is new in `text`; what it has looked at before is unchanged. `tools` say which arguments are JSON.
     pub(super) fn find(&mut self, text: &str, tools: &Tools) -> Option<Found> {
         let bytes = text.as_bytes();
         while let Some(&byte) = bytes.get(self.done) {

@@ -1,5 +1,6 @@
 //! Texts that the output never has in it, however they would be spelled with tokens.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::tokenizer::TokenTexts;
@@ -18,10 +19,15 @@ pub(crate) struct BadWords {
 impl BadWords {
     /// `words`, none of them empty, for tokens with `texts`.
     pub(crate) fn new(words: &[String], texts: Arc<TokenTexts>) -> Self {
-        let mut whole: Vec<u32> = words.iter().flat_map(|word| texts.containing(word.as_bytes())).collect();
-        whole.sort_unstable();
-        whole.dedup();
-        let longest = words.iter().map(String::len).max().unwrap_or(0);
+        let words: BTreeSet<&String> = words.iter().collect();
+        let mut whole = Vec::new();
+        for word in &words {
+            // Merged one by one, so that no more is kept than there are tokens.
+            whole.append(&mut texts.containing(word.as_bytes()));
+            whole.sort_unstable();
+            whole.dedup();
+        }
+        let longest = words.iter().map(|word| word.len()).max().unwrap_or(0);
         let words = words.iter().map(|word| word.as_bytes().to_vec()).collect();
         BadWords { words, whole, longest, texts }
     }

@@ -31,7 +31,8 @@ impl Filled {
 
 impl Session {
     /// A session with `tokens`, all of them computed with the adapter of `options`, unless `cancel` or a deadline stops that:
-    /// then requests that begin with it say so. `scores`: how likely its tokens are, if that is to be said. The deadline counts from `called`. Returns what was computed, too.
+    /// then requests that begin with it say so. `scores`: how likely its tokens are, if that is to be said. The deadline counts
+    /// from `called`. Returns what was computed, too.
     ///
     /// # Errors
     /// As [`Session::append`] and [`Session::generate`].

@@ -86,7 +86,7 @@ fn text_or_none(value: Option<&Value>) -> Result<Option<&str>, Error> {
     }
 }
 
-/// `args`, none of which Python may leave out: the engine takes undefined and none for absent.
+/// `args`, if all of them have values. Python needs each; the engine takes undefined and none for absent.
 fn given(args: &[Value]) -> Result<&[Value], Error> {
     match args.iter().find(|value| value.is_undefined() || value.is_none()) {
         Some(value) => Err(values::unsupported("expected a value, found", value)),
