@@ -13,6 +13,8 @@ use crate::error::{Error, Result};
 
 /// Tokens that are refused for one position before only the shortest completion is left.
 const MAX_REFUSED: usize = 3;
+/// Most masks that are kept.
+const MAX_KNOWN: usize = 6;
 /// Tokens that are tried where a text without end tokens is complete.
 const MAX_TRIED: usize = 8;
 
@@ -25,6 +27,9 @@ pub enum Accepted {
     /// without it; draw again.
     Refused,
 }
+
+/// A state of the lexer, and whether a lexeme has begun there.
+type State = (u32, bool);
 
 /// The state of one text within a [`Grammar`].
 pub struct Matcher {
@@ -39,6 +44,9 @@ pub struct Matcher {
     /// Whether the last token was one that ends the text.
     ended: bool,
     mask: Mask,
+    /// What the grammar allows at some states of the lexer, since the parser last had a new row, the oldest first: a long text
+    /// comes back to few states.
+    known: Vec<(State, Mask)>,
     closing: Closing,
     refused: Vec<u32>,
     /// Why the parser cannot go on.
@@ -71,6 +79,7 @@ impl Matcher {
             ends: ends.to_vec(),
             tokens: Vec::new(),
             ended: false,
+            known: Vec::new(),
             closing: Closing::default(),
             refused: Vec::new(),
             failed: None,
@@ -119,10 +128,22 @@ impl Matcher {
     /// Sets the tokens that the grammar allows, but for those that were refused.
     fn compute_all(&mut self, first: bool) -> Result<()> {
         let vocabulary = Arc::clone(self.grammar.vocabulary());
-        let computer = vocabulary.computer(first);
-        let found = guarded(|| self.parser.compute_bias(computer, &[]))?;
-        self.check_limits()?;
-        self.mask.copy(&found);
+        let state = self.state()?;
+        match self.known.iter().find(|(known, _)| *known == state && !first) {
+            Some((_, mask)) => self.mask.clone_from(mask),
+            None => {
+                let computer = vocabulary.computer(first);
+                let found = guarded(|| self.parser.compute_bias(computer, &[]))?;
+                self.check_limits()?;
+                self.mask.copy(&found);
+                if !first {
+                    if self.known.len() >= MAX_KNOWN {
+                        self.known.remove(0);
+                    }
+                    self.known.push((state, self.mask.clone()));
+                }
+            }
+        }
         for &token in &self.refused {
             self.mask.set(token, false);
         }
@@ -183,11 +204,10 @@ impl Matcher {
             return Ok(Accepted::Yes);
         }
         let before = self.closing.clone();
-        let rows = self.parser.stats().rows;
-        let state = self.lexer_state()?;
+        let (rows, state) = (self.rows(), self.state()?);
         self.push(token)?;
         if let Some(left) = left {
-            let same = self.parser.stats().rows == rows && self.lexer_state()? == state;
+            let same = self.rows() == rows && self.state()? == state;
             self.closing.advance(token, same);
             let known = self.close(left.saturating_sub(1)).is_ok();
             if !known || self.closing.tokens().is_none_or(|tokens| tokens.len() > left.saturating_sub(1)) {
@@ -350,7 +370,8 @@ impl Matcher {
         /// Of a byte of the text: a state of the lexer, and at most a row of the parser with its items.
         const PER_BYTE: usize = 256;
         let text = PER_BYTE * self.parser.get_bytes().len();
-        self.parser.lexer_stats().num_bytes + text + 4 * (self.mask.words().len() + 2 * self.tokens.len())
+        let masks = (1 + self.known.len()) * self.mask.words().len();
+        self.parser.lexer_stats().num_bytes + text + 4 * (masks + 2 * self.tokens.len())
     }
 
     /// Whether the next token is the first of all text, where decoders drop a space.
@@ -403,8 +424,17 @@ impl Matcher {
         guarded(|| self.parser.is_accepting())
     }
 
-    fn lexer_state(&mut self) -> Result<impl PartialEq + use<>> {
-        guarded(|| self.parser.with_recognizer(|recognizer| recognizer.lexer_state()))
+    fn state(&mut self) -> Result<State> {
+        guarded(|| {
+            let begun = self.parser.has_pending_lexeme_bytes();
+            (self.parser.with_recognizer(|recognizer| recognizer.lexer_state().as_u32()), begun)
+        })
+    }
+
+    /// Rows of the parser so far, those that were used again included: as long as it is the same, none was added.
+    fn rows(&self) -> usize {
+        let stats = self.parser.stats();
+        stats.rows + stats.cached_rows
     }
 
     /// Applies `token`, which fits.
@@ -415,7 +445,11 @@ impl Matcher {
     }
 
     fn push_bytes(&mut self, bytes: &[u8], token: u32) -> Result<()> {
+        let rows = self.rows();
         let applied = guarded(|| self.parser.apply_token(bytes, token))?;
+        if self.rows() != rows {
+            self.known.clear();
+        }
         applied.map_err(|error| self.error(&error.to_string()))?;
         self.tokens.push(bytes.len());
         self.check_limits()
@@ -425,6 +459,7 @@ impl Matcher {
         let kept = self.tokens.len().saturating_sub(count);
         let bytes = self.tokens.drain(kept..).sum();
         self.ended = false;
+        self.known.clear();
         let back = guarded(|| {
             // It is found by its place alone, where another text stood.
             self.parser.invalidate_bias_cache();

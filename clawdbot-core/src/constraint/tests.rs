@@ -201,6 +201,33 @@ fn stop_tokens_that_a_constraint_needs_are_named() {
 }
 
 #[test]
+fn masks_that_are_kept_are_those_of_their_place() {
+    let constraint = constraint(ConstraintSpec::Grammar(
+        "start: T (\"+\" /[0-9]*/)?\nT: /(?s:.*)/ & ~/(?s:.*(<a>|[+]).*)/\n".into(),
+    ));
+    let vocabulary = constraint.grammar().vocabulary();
+    for text in ["a<a<<b<a b<<a", "<a<a+12", "a\"b<", "ab+1"] {
+        let mut matcher = matcher(&constraint);
+        let ids = vocabulary.tokenizer().encode(text, false.into()).expect("encodes");
+        for (at, &id) in ids.iter().enumerate() {
+            let kept = matcher.mask(None).expect("a mask").clone();
+            let mut fresh = Matcher::new(constraint.grammar(), &[END], false).expect("a matcher");
+            ids[..at]
+                .iter()
+                .for_each(|&id| assert_eq!(fresh.accept(id, None).expect("allowed"), Accepted::Yes));
+            assert_eq!(&kept, fresh.mask(None).expect("a mask"), "{text} {at}");
+            if at % 3 == 2 {
+                // Back and elsewhere.
+                matcher.rollback(1).expect("back");
+                matcher.mask(None).expect("a mask");
+                matcher.accept(ids[at - 1], None).expect("allowed");
+            }
+            matcher.accept(id, None).expect("allowed");
+        }
+    }
+}
+
+#[test]
 fn the_end_of_a_text_is_taken_back_too() {
     let constraint = schema(json!({"const": true}));
     let mut matcher = matcher(&constraint);
