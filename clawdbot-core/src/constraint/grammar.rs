@@ -3,38 +3,22 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::Logger;
-use llguidance::api::{GrammarInit, ParserLimits};
+use llguidance::api::GrammarInit;
 use llguidance::earley::Parser;
 use llguidance::earley::lexerspec::LexerSpec;
 
 use super::guard::{guarded, panicked};
-use super::source::Source;
+use super::limits::limits;
+use super::place;
+use super::source::{Source, of_tools};
 use super::spec::ConstraintSpec;
 use super::vocabulary::Vocabulary;
 use crate::error::{Error, Result};
 use crate::large_stack::on_large_stack;
 
-/// Bounds of the parser. What takes more is an error.
-fn limits() -> ParserLimits {
-    ParserLimits {
-        // Of ambiguous grammars: what takes longer than milliseconds for each token.
-        max_items_in_row: 2000,
-        // About 20 ms.
-        initial_lexer_fuel: 1_000_000,
-        // About 14 ms.
-        step_lexer_fuel: 200_000,
-        // About 3 ms.
-        step_max_items: 50_000,
-        // About 2 kB each.
-        max_lexer_states: 30_000,
-        max_grammar_size: 200_000,
-        precompute_large_lexemes: true,
-        verbose_errors: false,
-    }
-}
-
 /// What the parser's crate says of JSON Schemas, and what that means here.
-const REASONS: [(&str, &str); 5] = [
+const REASONS: [(&str, &str); 6] = [
+    ("'multipleOf' has too many", "multipleOf: expected a number of at most 9 digits"),
     (
         "oneOf constraints",
         "oneOf: expected alternatives that differ in type, constants or a required property",
@@ -110,17 +94,27 @@ impl Grammar {
     }
 }
 
+/// What the parser's crate says, in the library's words.
+fn in_words(reason: &str) -> String {
+    let known = REASONS.iter().find(|(theirs, _)| reason.contains(theirs));
+    known.map_or(reason.lines().next().unwrap_or_default(), |(_, ours)| ours).to_owned()
+}
+
 fn compile(source: &Source, vocabulary: &Arc<Vocabulary>) -> Result<Parser> {
     let option = source.option();
     let refused = |reason: String| {
-        let reason = reason.lines().next().unwrap_or_default();
-        let known = REASONS.iter().find(|(theirs, _)| reason.contains(theirs));
-        let reason = known.map_or(reason, |(_, ours)| ours);
+        let reason = in_words(&reason);
         Error::invalid_constraint(format!("option {option}: {reason}")).with("option", option)
     };
     let grammar = GrammarInit::Serialized(source.read(vocabulary)?);
-    let (grammar, lexer) =
-        grammar.to_internal(None, limits()).map_err(|error| refused(format!("{error:#}")))?;
+    let (grammar, lexer) = grammar.to_internal(None, limits()).map_err(|error| {
+        let in_answer = source.answer_schema().and_then(|schema| place::find(schema, in_words));
+        let in_calls = || {
+            let found = source.call_schemas().into_iter().find_map(|schema| place::find(schema, in_words));
+            found.map(of_tools)
+        };
+        in_answer.or_else(in_calls).unwrap_or_else(|| refused(format!("{error:#}")))
+    })?;
     check(&lexer).map_err(refused)?;
     let init = GrammarInit::Internal(grammar, lexer);
     let slices = vocabulary.slices().extra_lexemes();

@@ -63,6 +63,29 @@ impl Source {
         found.into_iter().map(bytes).collect()
     }
 
+    /// The JSON Schema of the answer.
+    pub(super) fn answer_schema(&self) -> Option<&Value> {
+        match &self.answer {
+            Some(ConstraintSpec::JsonSchema(schema)) => Some(schema),
+            _ => None,
+        }
+    }
+
+    /// The JSON Schemas of calls.
+    pub(super) fn call_schemas(&self) -> Vec<&Value> {
+        let mut found = Vec::new();
+        let mut open: Vec<&Part> = self.calls.iter().flat_map(|calls| &calls.rest).collect();
+        while let Some(part) = open.pop() {
+            match part {
+                Part::Json(schema) => found.push(schema),
+                Part::One(ways) => open.extend(ways.iter().flatten()),
+                Part::Maybe(parts) | Part::Many { item: parts, .. } => open.extend(parts),
+                Part::Text(_) | Part::Pattern(_) | Part::Until { .. } => {}
+            }
+        }
+        found
+    }
+
     /// Texts that special tokens may stand for.
     pub(crate) fn marks(&self) -> Vec<&'static str> {
         let mut marks = self.calls.as_ref().map(|calls| calls.marks.clone()).unwrap_or_default();
@@ -130,11 +153,14 @@ fn name(at: usize) -> String {
     format!("json{at}")
 }
 
+/// An error about a schema, of the schemas of tools.
+pub(super) fn of_tools(error: Error) -> Error {
+    let message = error.message().replacen("option json_schema", "tools", 1);
+    error.with_message(message).with("option", "tools")
+}
+
 fn json_part(schema: Value) -> Result<GrammarWithLexer> {
-    let mut read = schema::read(&schema).map_err(|error| {
-        let message = error.message().replacen("option json_schema", "tools", 1);
-        error.with_message(message).with("option", "tools")
-    })?;
+    let mut read = schema::read(&schema).map_err(of_tools)?;
     schema::bound_numbers(&mut read);
     let grammars = json_grammar(read).grammars;
     grammars.into_iter().next().ok_or_else(|| Error::internal("a schema without a grammar"))

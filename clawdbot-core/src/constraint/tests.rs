@@ -312,16 +312,26 @@ fn texts_are_complete_when_nothing_is_left() {
 #[test]
 fn what_the_grammar_refuses_is_said_in_words() {
     for (schema, reason) in [
-        (json!({"oneOf": [{"minimum": 1}, {"maximum": 2}]}), "oneOf: expected alternatives"),
+        (json!({"oneOf": [{"minimum": 1}, {"maximum": 2}]}), "oneOf at \"#\": expected alternatives"),
         (
-            json!({"type": "string", "minLength": 2, "maxLength": 1}),
-            "expected a schema that some value satisfies",
+            json!({"items": {"anyOf": [{"type": "null"}, {"oneOf": [{"minimum": 1}, {"maximum": 2}]}]}}),
+            "oneOf at \"#/items/anyOf/1\": expected alternatives",
         ),
-        (json!({"patternProperties": {"^a": {}, "b$": {}}}), "patternProperties: expected"),
-        (json!({"properties": {"a": {}}, "maxProperties": 3}), "minProperties and maxProperties: expected"),
+        (
+            json!({"properties": {"a/b": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"multipleOf": 1e-12}}}),
+            "multipleOf at \"#/$defs/n\": expected a number of at most 9 digits",
+        ),
+        (
+            json!({"type": "object", "properties": {"a": {"minLength": 2, "maxLength": 1, "type": "string"}}, "required": ["a"]}),
+            "a schema at \"#/properties/a\": expected a schema that some value satisfies",
+        ),
+        (json!({"patternProperties": {"^a": {}, "b$": {}}}), "patternProperties at \"#\": expected"),
+        (
+            json!({"properties": {"a": {}}, "maxProperties": 3}),
+            "a schema at \"#\": minProperties and maxProperties: expected",
+        ),
     ] {
-        let error =
-            Constraint::with(&vocabulary(), &ConstraintSpec::JsonSchema(schema)).expect_err("refused");
+        let error = Constraint::with(&vocabulary(), &ConstraintSpec::JsonSchema(schema)).expect_err(reason);
         assert!(error.message().starts_with(&format!("option json_schema: {reason}")), "{error}");
     }
 }

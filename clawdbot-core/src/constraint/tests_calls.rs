@@ -373,3 +373,21 @@ fn what_a_format_cannot_enforce_is_refused() {
     let nameless = Function { name: "a b".into(), parameters: json!({"type": "object"}) };
     assert!(WrittenCalls::new("hermes", &[nameless], true).expect_err("refused").contains("a b"));
 }
+
+#[test]
+fn errors_of_schemas_in_calls_have_their_place() {
+    let schema = json!({"type": "object", "properties": {"a": {"oneOf": [{"minimum": 1}, {"maximum": 2}]}}});
+    let function = Function { name: "f".into(), parameters: schema };
+    let calls = WrittenCalls::new("hermes", &[function], true).expect("enforced");
+    let vocabulary = vocabulary(&calls, false);
+    let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+    let error = Grammar::compile_source(&source, &vocabulary).expect_err("refused");
+    assert!(
+        error.message().starts_with("tools: oneOf at \"#/properties/a\": expected alternatives"),
+        "{error}"
+    );
+    assert_eq!(
+        (&error.detail()["option"], &error.detail()["place"]),
+        (&json!("tools"), &json!("#/properties/a"))
+    );
+}

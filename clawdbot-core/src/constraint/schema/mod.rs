@@ -12,4 +12,4 @@ mod reader;
 mod values;
 
 pub(super) use bounded::bound_numbers;
-pub(super) use reader::read;
+pub(super) use reader::{read, read_at, refused};

@@ -18,6 +18,19 @@ const TYPES: [&str; 7] = ["null", "boolean", "number", "integer", "string", "arr
 /// # Errors
 /// `InvalidConstraint` with keyword and place for what is malformed or not enforced.
 pub(in crate::constraint) fn read(schema: &Value) -> Result<Value> {
+    read_at(schema, "")
+}
+
+/// An error about `keyword` at `pointer` in a schema.
+pub(in crate::constraint) fn refused(pointer: &str, keyword: &str, reason: &str) -> Error {
+    Place(pointer.to_owned()).refused(keyword, reason)
+}
+
+/// As [`read`], of the part of `schema` at `pointer`, which is there.
+///
+/// # Errors
+/// As [`read`].
+pub(in crate::constraint) fn read_at(schema: &Value, pointer: &str) -> Result<Value> {
     limits::check(schema)?;
     let place = Place(String::new());
     let draft = Draft::of(schema).map_err(|found| {
@@ -31,7 +44,8 @@ pub(in crate::constraint) fn read(schema: &Value) -> Result<Value> {
         nested_id: None,
         optional: 0,
     };
-    let mut read = reader.schema(schema, &place)?;
+    let part = schema.pointer(pointer).unwrap_or(schema);
+    let mut read = reader.schema(part, &Place(pointer.to_owned()))?;
     let mut definitions = Map::new();
     while let Some((pointer, name)) = reader.open.pop() {
         let place = Place(pointer);
