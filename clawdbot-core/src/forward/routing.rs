@@ -5,11 +5,14 @@ use std::cmp::Ordering;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{ExpertGroups, MoeSpec, Scoring};
 
-/// A row, one of its experts, and the weight of that expert's result.
+/// A row, one of its experts, and that expert's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Choice {
     pub(crate) expert: usize,
     pub(crate) row: usize,
+    /// Factor of the expert's input.
+    pub(crate) input: f32,
+    /// Factor of the expert's result.
     pub(crate) weight: f32,
 }
 
@@ -54,8 +57,9 @@ impl Choices {
     ) {
         let chosen = moe.choose(logits, correction, &mut self.choosing);
         self.choices.extend(chosen.iter().map(|&WeightedExpert { expert, weight }| {
-            let scale = scales.map_or(1.0, |scales| scales[expert]);
-            Choice { expert, row, weight: weight * scale }
+            let weight = weight * scales.map_or(1.0, |scales| scales[expert]);
+            let (input, weight) = if moe.scaled_input { (weight, 1.0) } else { (1.0, weight) };
+            Choice { expert, row, input, weight }
         }));
     }
 
@@ -103,10 +107,12 @@ impl MoeSpec {
                 let sum: f32 = scores.iter().sum();
                 scores.iter_mut().for_each(|x| *x /= sum);
             }
-            Scoring::Sigmoid => scores.extend(logits.iter().map(|&x| sigmoid(x))),
+            Scoring::Sigmoid | Scoring::SigmoidOfLargest => scores.extend(logits.iter().map(|&x| sigmoid(x))),
         }
         preference.clear();
-        preference.extend_from_slice(scores);
+        // The sigmoid of large logits is 1.
+        let largest = self.scoring == Scoring::SigmoidOfLargest;
+        preference.extend_from_slice(if largest { logits } else { scores });
         for (preference, correction) in preference.iter_mut().zip(correction.unwrap_or_default()) {
             *preference += correction;
         }
@@ -202,6 +208,7 @@ mod tests {
             intermediate_size: 8,
             scoring,
             norm_topk_prob,
+            scaled_input: false,
             routed_scaling_factor: 1.0,
             groups,
             router_bias: false,
@@ -259,6 +266,18 @@ mod tests {
         close(choose(scaled, &logits, None), &[(0, 4.0), (1, 1.0)]);
         let greedy = MoeSpec { groups: None, ..scaled };
         close(choose(greedy, &logits, None), &[(0, 4.0), (2, 3.0)]);
+    }
+
+    #[test]
+    fn a_sigmoid_of_the_largest_weighs_inputs() {
+        let largest = spec(Scoring::SigmoidOfLargest, false, None);
+        // The sigmoids of all are 1.
+        close(choose(largest, &[30.0, 40.0, 50.0, 35.0], None), &[(2, 1.0), (1, 1.0)]);
+        let moe = MoeSpec { scaled_input: true, num_experts_per_tok: 1, ..largest };
+        let mut choices = Choices::default();
+        choices.begin(1, &moe).unwrap();
+        choices.choose(&moe, 0, &[-1.0, 0.0, -2.0, -3.0], None, None);
+        assert_eq!(choices.choices, [Choice { expert: 1, row: 0, input: 0.5, weight: 1.0 }]);
     }
 
     #[test]

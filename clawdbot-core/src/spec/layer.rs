@@ -12,12 +12,14 @@ pub(crate) struct NormSpec {
     pub(crate) whole: bool,
     /// Whether it follows the rotation instead of preceding it.
     pub(crate) rotated: bool,
+    /// Whether it has gains.
+    pub(crate) gains: bool,
 }
 
 impl NormSpec {
     /// Of each head separately, before the rotation.
     pub(crate) const fn of_heads(eps: f32) -> Self {
-        NormSpec { eps, whole: false, rotated: false }
+        NormSpec { eps, whole: false, rotated: false, gains: true }
     }
 }
 
@@ -59,8 +61,12 @@ pub(crate) struct LayerSpec {
     /// included), as in transformers: `kv_idx > q_idx - sliding_window` (`masking_utils.py`, `sliding_window_overlay`).
     /// In an encoder it also sees those at `p + 1 ..= p + w - 1`. `None`: all keys up to `p`.
     pub(crate) window: Option<usize>,
+    /// Whether the window is a chunk: the query sees the keys from the last multiple of `w` on instead.
+    pub(crate) chunked: bool,
     /// Index in [`DecoderSpec::ropes`]; `None`: no rotation.
     pub(crate) rope: Option<usize>,
+    /// Whether queries and keys have the family's norms, if there are any.
+    pub(crate) qk_norm: bool,
     /// Whether the MLP is [`DecoderSpec::moe`].
     pub(crate) moe: bool,
     pub(crate) mixer: MixerSpec,
@@ -87,7 +93,9 @@ impl Default for LayerSpec {
     fn default() -> Self {
         LayerSpec {
             window: None,
+            chunked: false,
             rope: Some(0),
+            qk_norm: true,
             moe: false,
             mixer: MixerSpec::Attention(Attention),
             heads: None,

@@ -12,6 +12,8 @@ pub(crate) struct MoeSpec {
     pub(crate) scoring: Scoring,
     /// Whether the weights of the selected experts are divided by their sum.
     pub(crate) norm_topk_prob: bool,
+    /// Whether the weight of an expert multiplies its input instead of its result.
+    pub(crate) scaled_input: bool,
     /// Factor of these weights.
     pub(crate) routed_scaling_factor: f32,
     /// Experts are divided into `n_group` groups; only experts in the best `topk_group` groups are selected.
@@ -37,6 +39,8 @@ pub(crate) enum Scoring {
     Softmax,
     /// Sigmoid of each expert's logit, with a correction that only affects the selection.
     Sigmoid,
+    /// Sigmoid of each expert's logit; the largest logits are selected.
+    SigmoidOfLargest,
 }
 
 /// Weights of the selected experts: [`MoeSpec::norm_topk_prob`] of a family.
@@ -78,6 +82,8 @@ pub(crate) enum ExpertStorage {
     JoinedRows,
     /// All experts in one tensor, `[experts, inputs, outputs]`, with gate and up interleaved.
     Joined,
+    /// All experts in one tensor, `[experts, inputs, outputs]`, gate before up.
+    JoinedColumns,
     /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.
     JoinedMxfp4,
 }

@@ -201,9 +201,10 @@ impl DecoderSpec {
                 let prefix = format!("{prefix}.{}.{expert}", modules.experts);
                 self.expert(moe, &prefix, &modules.expert, moe.intermediate_size)
             }
-            ExpertStorage::JoinedRows | ExpertStorage::Joined | ExpertStorage::JoinedMxfp4 => {
-                self.joined_expert(prefix, moe, expert)
-            }
+            ExpertStorage::JoinedRows
+            | ExpertStorage::JoinedColumns
+            | ExpertStorage::Joined
+            | ExpertStorage::JoinedMxfp4 => self.joined_expert(prefix, moe, expert),
         };
         let shared = moe.shared;
         MoeNames {
@@ -269,16 +270,18 @@ impl DecoderSpec {
                 down: rows("down_proj", down, (hidden, size), (0, hidden)),
             };
         }
-        // Gate and up interleaved.
-        let linear = |what: &str, tensor: &str, (n, k): (usize, usize), (first, stride): (usize, usize)| {
-            let outputs = n * stride;
+        // Gate and up interleaved, or one after the other.
+        let halves = moe.storage == ExpertStorage::JoinedColumns;
+        let linear = |what: &str, tensor: &str, (n, k): (usize, usize), (first, of): (usize, usize)| {
+            let outputs = n * of;
+            let (first, run, stride) = if halves { (first * n, n, 0) } else { (first, 1, of) };
             let mxfp4 = moe.storage == ExpertStorage::JoinedMxfp4;
             let tensor = format!("{prefix}.{tensor}");
             let part = Part {
                 tensor: tensor.clone(),
                 shape: if mxfp4 { vec![experts, outputs, k] } else { vec![experts, k, outputs] },
                 first: if mxfp4 { expert * outputs + first } else { first },
-                run: 1,
+                run,
                 stride,
                 storage: if mxfp4 { PartStorage::Mxfp4 } else { PartStorage::Columns { from: expert * k } },
             };
@@ -286,7 +289,7 @@ impl DecoderSpec {
                 tensor: format!("{tensor}_bias"),
                 shape: vec![experts, outputs],
                 first: expert * outputs + first,
-                run: 1,
+                run,
                 stride,
                 storage: PartStorage::Rows,
             };

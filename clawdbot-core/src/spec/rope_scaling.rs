@@ -32,17 +32,20 @@ pub(crate) struct RopeSpec {
     pub(crate) growth: Option<QueryGrowth>,
 }
 
-/// Queries at position `p` are multiplied by `1 + beta * ln(1 + floor(p / length))`, as in Llama 4 and Ministral 3.
+/// Queries at position `p` are multiplied by `1 + beta * ln(1 + floor((p + first) / length))`, as in Llama 4 and
+/// Ministral 3.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct QueryGrowth {
     pub(crate) beta: f32,
     pub(crate) length: usize,
+    /// Number of the first position.
+    pub(crate) first: usize,
 }
 
 impl QueryGrowth {
     /// Factor of queries at `position`.
     pub(crate) fn at(self, position: usize) -> f32 {
-        1.0 + self.beta * libm::log1pf((position / self.length) as f32)
+        1.0 + self.beta * libm::log1pf((position.saturating_add(self.first) / self.length) as f32)
     }
 }
 
@@ -108,6 +111,21 @@ impl RopeSpec {
     /// As [`RopeSpec::parse`].
     pub(crate) fn parse_layers(config: &ModelConfig, head_dim: usize, layer: &LayerRope) -> Result<RopeSpec> {
         Settings::of_layers(config, layer)?.whole_heads(head_dim)
+    }
+}
+
+impl RopeSpec {
+    /// No rotation, for layers whose queries grow.
+    pub(crate) fn growth_alone(growth: QueryGrowth) -> RopeSpec {
+        RopeSpec {
+            inv_freq: Vec::new(),
+            attention_scaling: 1.0,
+            rotary_dim: 0,
+            interleaved: false,
+            score_scale: 1.0,
+            long: None,
+            growth: Some(growth),
+        }
     }
 }
 
@@ -204,7 +222,7 @@ impl Settings<'_> {
         let beta = self.checked("llama_4_scaling_beta", |beta| (0.0..=100.0).contains(&beta), "up to 100")?;
         let Some(beta) = beta.filter(|_| self.extras.growth) else { return Ok(None) };
         let length = self.original_max_position_embeddings()? as usize;
-        Ok(Some(QueryGrowth { beta: beta as f32, length }))
+        Ok(Some(QueryGrowth { beta: beta as f32, length, first: 0 }))
     }
 }
 

@@ -17,6 +17,7 @@ const OTHERS: &[&str] = &[
     "mtp.",
     "multi_modal_projector.",
     "vision_embedder.",
+    "vision_model.",
     "vision_tower.",
     "visual.",
 ];

@@ -145,6 +145,8 @@ pub struct Tile<'a> {
     positions: &'a [usize],
     /// Number of last positions a row sees, its own included.
     window: Option<usize>,
+    /// Whether it sees only those from the last multiple of `window` on.
+    chunked: bool,
     /// Number of positions after its own that a row sees.
     ahead: usize,
     /// Positions of the sequence.
@@ -171,7 +173,7 @@ impl Tile<'_> {
     #[inline(always)]
     fn visible(&self, token: usize, start: usize, len: usize) -> Range<usize> {
         let end = self.positions[token] + 1;
-        let first = self.window.map_or(0, |window| end.saturating_sub(window));
+        let first = self.window.map_or(0, |window| first_seen(end - 1, window, self.chunked));
         let end = end.saturating_add(self.ahead).min(self.keys).saturating_sub(start).min(len);
         first.saturating_sub(start).min(end)..end
     }
@@ -194,6 +196,12 @@ impl Tile<'_> {
         &self.queries[row / self.heads * self.token_stride + row % self.heads * self.head_dim..]
             [..self.head_dim]
     }
+}
+
+/// The first position that a row at `position` sees through a window, or in its chunk of `window` positions.
+#[inline(always)]
+fn first_seen(position: usize, window: usize, chunked: bool) -> usize {
+    if chunked { position - position % window } else { (position + 1).saturating_sub(window) }
 }
 
 /// Buffers of a tile.

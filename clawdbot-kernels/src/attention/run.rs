@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{FinishArgs, KvSlots, MAX_ROWS, MergeArgs, RANGE_PAGES, RangeArgs, State, Tile, Work};
+use super::{
+    FinishArgs, KvSlots, MAX_ROWS, MergeArgs, RANGE_PAGES, RangeArgs, State, Tile, Work, first_seen,
+};
 use super::{KEY_GROUP, PAGE_TOKENS};
 use crate::KernelSet;
 use crate::error::Result;
@@ -55,6 +57,8 @@ impl Scores<'static> {
 pub enum Mask {
     /// Its own and those before it.
     Causal,
+    /// Its own and those before it in its chunk: chunks begin at the multiples of `window`.
+    Chunked,
     /// Those after it, too. The last row of each sequence must be in the batch.
     Bidirectional,
 }
@@ -266,8 +270,9 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
     assert!(scores.sinks.is_none_or(|sinks| sinks.len() == heads), "sinks: [{heads}]");
     let tile_heads = group.min(most_rows);
     let tile_tokens = most_rows / tile_heads;
+    let chunked = mask == Mask::Chunked;
     let ahead = match mask {
-        Mask::Causal => 0,
+        Mask::Causal | Mask::Chunked => 0,
         Mask::Bidirectional => window.map_or(usize::MAX, |window| window.saturating_sub(1)),
     };
     let mut places = Vec::new();
@@ -285,7 +290,7 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
             let positions = &positions[row..share.rows.end.min(row + tile_tokens)];
             let (first, last) = (positions[0], positions[positions.len() - 1]);
             assert_eq!(last - first, positions.len() - 1, "positions of a sequence");
-            let first_page = window.map_or(0, |window| (first + 1).saturating_sub(window) / PAGE_TOKENS);
+            let first_page = window.map_or(0, |window| first_seen(first, window, chunked) / PAGE_TOKENS);
             let pages = first_page..last.saturating_add(ahead).min(keys - 1) / PAGE_TOKENS + 1;
             for head in 0..heads {
                 let (kv_head, within) = (head / group, head % group);
@@ -300,6 +305,7 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
                     kv_head,
                     positions,
                     window,
+                    chunked,
                     ahead,
                     keys,
                     scale,

@@ -221,10 +221,13 @@ fn naive<K: TestKind>(case: &Case, sequence: usize) -> Vec<f64> {
     for row in length - rows..length {
         for head in 0..heads {
             let query = part(row, head, Part::Query);
-            let first = window.map_or(0, |window| (row + 1).saturating_sub(window));
+            let first = window.map_or(0, |window| match case.mask {
+                Mask::Chunked => row / window * window,
+                _ => (row + 1).saturating_sub(window),
+            });
             let end = match case.mask {
                 Mask::Bidirectional => window.map_or(length, |window| (row + window).min(length)),
-                Mask::Causal => row + 1,
+                Mask::Causal | Mask::Chunked => row + 1,
             };
             let scores: Vec<f64> = (first..end)
                 .map(|token| {
@@ -329,6 +332,14 @@ fn ranges_and_windows() {
     check_all(&case(1, (1, 2), 32, None, &[(1100, 3), (513, 4), (512, 2), (64, 64), (1, 1)]));
     for window in [1, 7, 64, 65, 500, 600] {
         check_all(&case(window as u64, (1, 2), 16, Some(window), &[(1030, 12), (70, 70)]));
+    }
+}
+
+#[test]
+fn chunks() {
+    for chunk in [1, 7, 64, 65, 100, 500, 2000] {
+        let case = case(chunk as u64, (1, 2), 16, Some(chunk), &[(1030, 40), (70, 70), (1, 1)]);
+        check_all(&Case { mask: Mask::Chunked, ..case });
     }
 }
 

@@ -126,7 +126,11 @@ fn attend_kind<K: PageKind>(
         kv_heads: heads.num_key_value_heads,
         head_dim: heads.head_dim,
         window,
-        mask: if spec.bidirectional { Mask::Bidirectional } else { Mask::Causal },
+        mask: match spec.layers[layer].chunked {
+            true => Mask::Chunked,
+            false if spec.bidirectional => Mask::Bidirectional,
+            false => Mask::Causal,
+        },
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };

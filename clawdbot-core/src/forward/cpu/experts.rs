@@ -54,7 +54,8 @@ pub(super) fn forward(
             cpu.show(&expert.weights.gate_up, &x[choice.row * width..][..width])?;
         }
     }
-    if let Some(format) = expert.weights.gate_up.weight.format().activations() {
+    let scaled = taken.iter().any(|choice| choice.input != 1.0);
+    if let Some(format) = expert.weights.gate_up.weight.format().activations().filter(|_| !scaled) {
         // Each row is quantized once, not once for each of its experts.
         if !layer_codes.are(rows, width, format) {
             layer_codes.quantize(cpu.kernels, cpu.region, &x[..rows * width], rows, width, format)?;
@@ -68,12 +69,16 @@ pub(super) fn forward(
         let store = Store::Overwrite;
         return gated_mlp_of_codes(cpu, expert, of_expert, count, store, out, activated, activated_codes);
     }
-    let input = if count == rows {
+    let input = if count == rows && !scaled {
         &x[..count * width]
     } else {
         let gathered = &mut gathered[..count * width];
         cpu.by_rows(gathered, width, |place, to| {
-            to.copy_from_slice(&x[taken[place].row * width..][..width]);
+            let Choice { row, input, .. } = taken[place];
+            to.copy_from_slice(&x[row * width..][..width]);
+            if input != 1.0 {
+                cpu.kernels.scale_and_cap(input, None, to);
+            }
         });
         &*gathered
     };

@@ -25,6 +25,13 @@ pub(crate) struct AttentionWeights {
     pub(crate) sinks: Option<Vec<f32>>,
 }
 
+/// The norms of queries and keys without gains: ones, `[head_dim]`.
+fn unit_norms(LayerRef { spec: model, layer }: LayerRef<'_>) -> Option<(Vec<f32>, Vec<f32>)> {
+    let ones = vec![1.0; model.heads(layer).head_dim];
+    let unit = model.qk_norm.is_some_and(|norm| !norm.gains) && model.layers[layer].qk_norm;
+    unit.then(|| (ones.clone(), ones))
+}
+
 impl MixerWeights for AttentionWeights {
     type Spec = Attention;
     type Names = AttentionNames;
@@ -42,7 +49,10 @@ impl MixerWeights for AttentionWeights {
             qkv: weights.linear(&names.qkv)?,
             gate: weights.optional_linear(&names.gate)?,
             value_norm: k_norm.as_ref().filter(|_| layer.spec.value_norm).map(|k| vec![1.0; k.len()]),
-            qk_norms: q_norm.map(|q| (q, k_norm.unwrap_or_default())),
+            qk_norms: match q_norm {
+                Some(q) => Some((q, k_norm.unwrap_or_default())),
+                None => unit_norms(layer),
+            },
             sinks: weights.optional(names.sinks.as_ref())?,
         })
     }

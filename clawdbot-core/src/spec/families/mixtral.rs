@@ -51,6 +51,7 @@ impl MoeSpec {
             intermediate_size: 0,
             scoring: Scoring::Softmax,
             norm_topk_prob: true,
+            scaled_input: false,
             routed_scaling_factor: 1.0,
             groups: None,
             router_bias: false,

@@ -64,6 +64,7 @@ families! {
     minimax_m2,
     qwen3_vl,
     nemotron_h,
+    llama4,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.

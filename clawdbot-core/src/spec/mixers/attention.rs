@@ -68,7 +68,7 @@ impl DescribeMixer for Attention {
             qkv[0] = runs(0).linear(&qkv[0], "query", q);
         }
         let head_norm = |module: &str, whole: usize| {
-            model.qk_norm.map(|norm| {
+            model.qk_norm.filter(|norm| norm.gains && model.layers[layer].qk_norm).map(|norm| {
                 let len = if norm.whole { whole } else { head_dim };
                 VectorName::new(format!("{prefix}.{module}.weight"), len, model.norm.offset())
             })
