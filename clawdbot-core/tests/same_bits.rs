@@ -49,6 +49,7 @@ fn sources() -> Vec<Source> {
         "hunyuan",
         "nemotron_h",
         "nemotron_h_moe",
+        "llama4",
     ]
     .into_iter()
     .map(support::family);

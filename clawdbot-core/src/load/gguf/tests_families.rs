@@ -87,6 +87,14 @@ const CASES: &[Case] = &[
     ("qwen3_vl", "qwen3vl", false, false, |_| {}),
     ("nemotron_h", "nemotron_h", false, false, |_| {}),
     ("nemotron_h_moe", "nemotron_h_moe", false, false, |_| {}),
+    // Every fourth layer is not rotated, and the sizes are those of the published models, in files of this format always.
+    ("llama4", "llama4", false, false, |config| {
+        for key in ["no_rope_layers", "layer_types", "attn_scale", "floor_scale"] {
+            config[key] = Value::Null;
+        }
+        config["attention_chunk_size"] = json!(8192);
+        config["rope_parameters"] = plain_rope();
+    }),
 ];
 
 fn plain_rope() -> Value {
@@ -256,6 +264,13 @@ const MODULES: &[(&str, &str)] = &[
     ("post_feedforward_layernorm_1", "post_ffw_norm_1"),
     ("pre_feedforward_layernorm_2", "pre_ffw_norm_2"),
     ("post_feedforward_layernorm_2", "post_ffw_norm_2"),
+    ("feed_forward.gate_proj", "ffn_gate"),
+    ("feed_forward.up_proj", "ffn_up"),
+    ("feed_forward.down_proj", "ffn_down"),
+    ("feed_forward.router", "ffn_gate_inp"),
+    ("feed_forward.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("feed_forward.shared_expert.up_proj", "ffn_up_shexp"),
+    ("feed_forward.shared_expert.down_proj", "ffn_down_shexp"),
 ];
 
 /// Families whose norm after attention is not the MLP's.
@@ -422,7 +437,20 @@ impl Converter {
                 }
                 return;
             }
-            "mlp.experts.down_proj" => return put("ffn_down_exps.weight", tensor.transposed()),
+            // Llama 4: the same, but gate before up.
+            "feed_forward.experts.gate_up_proj" => {
+                let [experts, k, both] = *tensor.shape.as_slice() else { panic!() };
+                let rows = tensor.transposed();
+                for (first, what) in [(0, "gate"), (both / 2, "up")] {
+                    let of_expert = |expert: usize| (0..both / 2).map(move |row| expert * both + first + row);
+                    let part = rows.pick((0..experts).flat_map(of_expert));
+                    put(&format!("ffn_{what}_exps.weight"), part.reshaped(&[experts, both / 2, k]));
+                }
+                return;
+            }
+            "feed_forward.experts.down_proj" | "mlp.experts.down_proj" => {
+                return put("ffn_down_exps.weight", tensor.transposed());
+            }
             "mlp.experts.down_proj_bias" => return put("ffn_down_exps.bias", tensor),
             _ => {}
         }
@@ -701,7 +729,11 @@ impl Converter {
             pair("attention.recurrent_layers", typed_array(7, marks.len() as u64, &marks));
         }
         // As the model adjusts it.
-        let size = if self.family == "lfm2" { 256 } else { self.size("intermediate_size") };
+        let size = match self.family {
+            "lfm2" => 256,
+            "llama4" => self.size("intermediate_size_mlp"),
+            _ => self.size("intermediate_size"),
+        };
         if config["use_double_wide_mlp"] == true {
             let layers = self.size("num_hidden_layers");
             let own = layers - self.size("num_kv_shared_layers");
@@ -716,6 +748,10 @@ impl Converter {
         }
         if ["gpt-oss", "minimax-m2"].contains(&self.family) {
             pair("expert_feed_forward_length", typed_u32(size as u32));
+        }
+        if self.family == "llama4" {
+            pair("expert_feed_forward_length", typed_u32(self.size("intermediate_size") as u32));
+            pair("interleave_moe_layer_step", typed_u32(self.size("interleave_moe_layer_step") as u32));
         }
         if let Some(delta) = config["linear_value_head_dim"].as_u64() {
             pair("ssm.inner_size", typed_u32((delta as usize * self.size("linear_num_value_heads")) as u32));

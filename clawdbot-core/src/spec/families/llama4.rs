@@ -2,12 +2,13 @@
 //! without a rotation, and their queries grow. The weight of an expert multiplies its input.
 //! Source: transformers 5, `models/llama4/configuration_llama4.py` and `modeling_llama4.py`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::llama::Keys;
 use super::{Family, architecture, layer_types, text_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{QueryGrowth, RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, ExpertStorage, LayerSpec, MoeSpec, NormSpec, Scoring, SharedExpert};
@@ -17,7 +18,14 @@ pub(super) const FAMILY: Family = Family {
         architecture("Llama4ForCausalLM", "llama4_text", parse),
         text_of("Llama4ForConditionalGeneration", "llama4", parse),
     ],
-    gguf: &[],
+    gguf: &[GgufFamily {
+        name: "llama4",
+        architecture: "Llama4ForCausalLM",
+        names: GGUF_NAMES,
+        keys: &[gguf::EXPERT_SIZE, "interleave_moe_layer_step"],
+        fields: gguf_fields,
+        ..GgufFamily::PLAIN
+    }],
 };
 
 const NAMES: Names = Names {
@@ -96,6 +104,9 @@ fn layers(config: &ModelConfig, count: usize, unrotated: Option<usize>) -> Resul
         true => config.opt_usize("attention_chunk_size")?,
         false => Some(DEFAULT_CHUNK),
     };
+    if chunk == Some(0) {
+        return Err(config.invalid("attention_chunk_size", "a positive integer"));
+    }
     let interval = config.opt_usize("no_rope_layer_interval")?.unwrap_or(DEFAULT_UNROTATED);
     if interval == 0 {
         return Err(config.invalid("no_rope_layer_interval", "a positive integer"));
@@ -139,4 +150,35 @@ fn experts(config: &ModelConfig) -> Result<MoeSpec> {
         storage: ExpertStorage::JoinedColumns,
         ..MoeSpec::softmax()
     })
+}
+
+/// Names of modules in GGUF files.
+const GGUF_NAMES: &[(&str, &str)] = &[
+    ("feed_forward.gate_proj", "ffn_gate"),
+    ("feed_forward.up_proj", "ffn_up"),
+    ("feed_forward.down_proj", "ffn_down"),
+    ("feed_forward.router", "ffn_gate_inp"),
+    ("feed_forward.shared_expert.gate_proj", "ffn_gate_shexp"),
+    ("feed_forward.shared_expert.up_proj", "ffn_up_shexp"),
+    ("feed_forward.shared_expert.down_proj", "ffn_down_shexp"),
+];
+/// Experts of the model without norms on heads (Maverick).
+const UNNORMED_EXPERTS: u64 = 128;
+
+/// Files do not say which layers rotate, the size of chunks, or how queries grow: as in the published models.
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    let experts = keys.u64("expert_count")?;
+    let dense = config["intermediate_size"].clone();
+    gguf::extend(
+        config,
+        json!({
+            "intermediate_size": keys.u64(gguf::EXPERT_SIZE)?,
+            "intermediate_size_mlp": dense,
+            "interleave_moe_layer_step": keys.u64("interleave_moe_layer_step")?,
+            "num_local_experts": experts,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "use_qk_norm": experts != UNNORMED_EXPERTS,
+        }),
+    );
+    gguf::value_length(keys, config)
 }

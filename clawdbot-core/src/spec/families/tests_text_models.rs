@@ -355,6 +355,61 @@ fn minimax_m2_norms_all_heads_at_once() {
 }
 
 #[test]
+fn llama4_sees_chunks_or_grows_queries() {
+    let base = json!({"architectures": ["Llama4ForConditionalGeneration"], "boi_token_index": 200_080,
+        "model_type": "llama4", "tie_word_embeddings": false, "text_config": {"attention_bias": false,
+            "attention_chunk_size": 8192, "eos_token_id": [200_001, 200_007, 200_008],
+            "for_llm_compression": false, "head_dim": 128, "hidden_act": "silu", "hidden_size": 5120,
+            "interleave_moe_layer_step": 1, "intermediate_size": 8192, "intermediate_size_mlp": 16_384,
+            "max_position_embeddings": 10_485_760, "model_type": "llama4_text", "no_rope_layers": [],
+            "num_attention_heads": 40, "num_experts_per_tok": 1, "num_hidden_layers": 8,
+            "num_key_value_heads": 8, "num_local_experts": 16, "rms_norm_eps": 1e-5,
+            "rope_scaling": {"factor": 16.0, "high_freq_factor": 1.0, "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+            "rope_theta": 500_000.0, "use_qk_norm": true, "vocab_size": 202_048}});
+    let found = spec(&base);
+    let chunk = Some(8192);
+    assert_eq!(windows(&found), [chunk, chunk, chunk, None, chunk, chunk, chunk, None]);
+    assert!(found.layers.iter().enumerate().all(|(i, layer)| {
+        let rotated = i % 4 != 3;
+        let rope = usize::from(!rotated);
+        layer.moe && (layer.chunked, layer.qk_norm, layer.rope) == (rotated, rotated, Some(rope))
+    }));
+    let growth = found.ropes[1].growth.unwrap();
+    assert_eq!([0, 8190].map(|position| growth.at(position)), [1.0; 2]);
+    assert!((growth.at(8191) - 1.069_314_7).abs() < 1e-6 && found.ropes[1].inv_freq.is_empty());
+    assert!(found.ropes[0].interleaved && found.ropes[0].growth.is_none());
+    assert_eq!((found.intermediate_size, found.moe.unwrap().intermediate_size), (16_384, 8192));
+    assert!(!found.qk_norm.unwrap().gains);
+    let text = |changes: Value| spec(&with_text(&base, &changes));
+    // Maverick: every second layer is dense, and heads have no norms.
+    let maverick = text(json!({"interleave_moe_layer_step": 2, "use_qk_norm": false, "rope_scaling": null}));
+    let moe: Vec<bool> = maverick.layers.iter().take(4).map(|layer| layer.moe).collect();
+    assert!(moe == [false, true, false, true] && maverick.qk_norm.is_none());
+    let listed = text(json!({"moe_layers": [2], "no_rope_layers": [0, 1, 1, 1, 1, 1, 1, 1]}));
+    assert!(listed.layers[2].moe && !listed.layers[1].moe && listed.layers[0].window.is_none());
+    for off in [json!(false), json!(0)] {
+        let plain = text(json!({"attn_temperature_tuning": off}));
+        assert_eq!((plain.ropes.len(), plain.layers[3].rope), (1, None));
+    }
+    assert_eq!(text(json!({"attn_temperature_tuning": 4})), found);
+    assert_eq!(windows(&text(json!({"layer_types": vec!["full_attention"; 8]}))), [None; 8]);
+    for (changes, words) in [
+        (json!({"intermediate_size_mlp": null}), "intermediate_size_mlp: expected an integer"),
+        (json!({"head_dim": null}), "head_dim: expected an integer"),
+        (json!({"floor_scale": 0}), "floor_scale: expected a positive integer"),
+        (json!({"attn_scale": -1}), "attn_scale: expected a number from 0"),
+        (json!({"attention_chunk_size": 0}), "attention_chunk_size: expected a positive integer"),
+        (json!({"interleave_moe_layer_step": 0}), "interleave_moe_layer_step"),
+        (json!({"no_rope_layer_interval": 0}), "no_rope_layer_interval"),
+        (json!({"no_rope_layers": [1]}), "no_rope_layers: expected at least 8 numbers"),
+        (json!({"layer_types": ["full_attention"]}), "layer_types: expected 8 entries"),
+    ] {
+        refused(&with_text(&base, &changes), json!({}), words);
+    }
+}
+
+#[test]
 fn the_text_of_qwen3_vl_is_qwen3() {
     let base = json!({"architectures": ["Qwen3VLForConditionalGeneration"], "image_token_id": 151_655,
         "model_type": "qwen3_vl", "tie_word_embeddings": true, "text_config": {"attention_bias": false,

@@ -19,8 +19,8 @@ impl Llama3 {
         let positive = |key| settings.required(key, |factor| factor > 0.0, "a number > 0");
         let (low_freq_factor, high_freq_factor) =
             (positive("low_freq_factor")?, positive("high_freq_factor")?);
-        if high_freq_factor <= low_freq_factor {
-            let expected = format!("more than low_freq_factor, which is {low_freq_factor}");
+        if high_freq_factor < low_freq_factor {
+            let expected = format!("at least low_freq_factor, which is {low_freq_factor}");
             return Err(settings.invalid("high_freq_factor", &expected));
         }
         let original_length = settings.original_max_position_embeddings()?;
@@ -32,7 +32,10 @@ impl Llama3 {
             let wavelength = 2.0 * PI / *freq;
             if wavelength > self.original_length / self.low_freq_factor {
                 *freq /= self.factor;
-            } else if wavelength >= self.original_length / self.high_freq_factor {
+            } else if wavelength >= self.original_length / self.high_freq_factor
+                // Llama 4 has a step instead of a ramp.
+                && self.high_freq_factor > self.low_freq_factor
+            {
                 let smooth = (self.original_length / wavelength - self.low_freq_factor)
                     / (self.high_freq_factor - self.low_freq_factor);
                 *freq = (1.0 - smooth) * *freq / self.factor + smooth * *freq;

@@ -62,6 +62,14 @@ fn llama3() {
         7.46198163e-07,
     ];
     assert_freqs(&rope, &numbered(&expected));
+    // Without a ramp: wavelengths of 6.3, 18.8 and 56, then 167 and more.
+    let step = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0,
+        "original_max_position_embeddings": 64});
+    let stepped = parse(json!({"rope_theta": 500000.0, "rope_scaling": step}), 24).unwrap();
+    let plain = parse(json!({"rope_theta": 500000.0}), 24).unwrap();
+    for (i, (found, freq)) in stepped.inv_freq.iter().zip(&plain.inv_freq).enumerate() {
+        assert_eq!(*found, if i < 3 { *freq } else { freq / 8.0 }, "{i}");
+    }
     // The published model's values.
     scaling["original_max_position_embeddings"] = json!(8192);
     let rope = parse(json!({"rope_theta": 500000.0, "rope_scaling": scaling}), 128).unwrap();
@@ -266,7 +274,7 @@ fn contradictions_and_unknowns_are_refused() {
     for theta in [json!(0), json!(1), json!(-5), json!("10000")] {
         refused(json!({"rope_theta": theta}), invalid, &["rope_theta", &theta.to_string()]);
     }
-    let llama3 = json!({"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4,
+    let llama3 = json!({"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 3,
         "original_max_position_embeddings": 64});
     refused(json!({"rope_scaling": llama3}), invalid, &["high_freq_factor"]);
     let yarn = json!({"type": "yarn", "factor": 2, "original_max_position_embeddings": 0});
