@@ -89,6 +89,7 @@ const CASES: &[Case] = &[
     ("nemotron_h_moe", "nemotron_h_moe", false, false, |_| {}),
     // Every fourth layer is not rotated, and the sizes are those of the published models, in files of this format always.
     ("llama4", "llama4", false, false, |config| {
+        let config = &mut config["text_config"];
         for key in ["no_rope_layers", "layer_types", "attn_scale", "floor_scale"] {
             config[key] = Value::Null;
         }
