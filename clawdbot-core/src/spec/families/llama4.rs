@@ -122,7 +122,7 @@ fn layers(config: &ModelConfig, count: usize, unrotated: Option<usize>) -> Resul
         return Err(config.invalid("interleave_moe_layer_step", "a positive integer"));
     }
     let layer = |index: usize| {
-        let rotated = marks.as_ref().map_or((index + 1) % interval != 0, |marks| marks[index] != 0);
+        let rotated = marks.as_ref().map_or(!(index + 1).is_multiple_of(interval), |marks| marks[index] != 0);
         let chunked = types.as_ref().map_or(rotated, |types| types[index] == "chunked_attention");
         let window = chunk.filter(|_| chunked);
         LayerSpec {
@@ -130,7 +130,9 @@ fn layers(config: &ModelConfig, count: usize, unrotated: Option<usize>) -> Resul
             chunked: window.is_some(),
             rope: if rotated { Some(0) } else { unrotated },
             qk_norm: rotated,
-            moe: moe_layers.as_ref().map_or((index + 1) % step == 0, |layers| layers.contains(&index)),
+            moe: moe_layers
+                .as_ref()
+                .map_or((index + 1).is_multiple_of(step), |layers| layers.contains(&index)),
             ..LayerSpec::default()
         }
     };
