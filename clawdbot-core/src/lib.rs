@@ -67,8 +67,8 @@ pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
 pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, MAX_DRAFTS, Metrics, ModelMetrics, Outcomes};
 pub use options::{
-    Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, JsonSchema, KvType,
-    LogitsProcessor, LogprobsMode, ModelOptions, Numa, NumberRange, OPTIONS, OptionGroup, OptionSet,
+    Cache, Driver, EarlyStopping, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, JsonSchema,
+    KvType, LogitsProcessor, LogprobsMode, ModelOptions, Numa, NumberRange, OPTIONS, OptionGroup, OptionSet,
     OptionSpec, OptionType, PackOptions, Pooling, ReferenceType, RerankOptions, RuntimeOptions, Sampler,
     SharedProcessor, Speculation, WeightType, check_option_names,
 };

@@ -1,5 +1,7 @@
 //! What a model's own `generation_config.json` makes of options that a request leaves out.
 
+use super::early_stopping::EarlyStopping;
+
 /// Most sequences of `bad_words_ids`.
 pub(crate) const MAX_BAD_WORDS: usize = 10_000;
 /// Most token ids of them all, and of a list of tokens.
@@ -21,6 +23,9 @@ pub(crate) struct GenerationDefaults {
     pub(crate) typical_p: Option<f32>,
     /// Finite, > 0.
     pub(crate) repetition_penalty: Option<f32>,
+    /// Finite.
+    pub(crate) length_penalty: Option<f32>,
+    pub(crate) early_stopping: Option<EarlyStopping>,
     pub(crate) eos_token_id: Vec<u32>,
     pub(crate) bos_token_id: Option<u32>,
     pub(crate) pad_token_id: Option<u32>,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::constraint::{JsonSchema, MAX_CHOICES, at_most_one};
 use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
+use super::early_stopping::EarlyStopping;
 use super::load::Speculation;
 use super::logprobs::LogprobsMode;
 use super::processor::SharedProcessor;
@@ -24,6 +25,9 @@ const MAX_BAD_TEXT: usize = 128;
 
 /// Most completions of a request.
 const MAX_COMPLETIONS: u32 = 128;
+
+/// Most beams of a search.
+const MAX_BEAMS: u32 = 32;
 
 /// Most bytes of the name of a group, which is remembered after its requests.
 const MAX_GROUP_NAME: usize = 256;
@@ -54,6 +58,15 @@ options! {
         n: u32 [whole(1, MAX_COMPLETIONS)] = 1;
         /// Generate this many, and give the `n` whose tokens have the highest mean log-probability, best first.
         best_of: Option<u32> [whole(1, MAX_COMPLETIONS)] = None, "`n`, in the order of their seeds";
+        /// Beams of a beam search, which keeps so many of the most likely texts while it generates; 1 is off. The best `n` are given,
+        /// best first.
+        num_beams: u32 [whole(1, MAX_BEAMS)] = 1;
+        /// The score of a text in a beam search is its log-probability, divided by its length to this power: above 0, longer texts
+        /// gain.
+        length_penalty: Option<f32> = None, "the model's, or 1";
+        /// When a beam search ends: `true`, with `num_beams` finished texts; `false`, when better ones are unlikely; `never`, when there
+        /// can be none.
+        early_stopping: Option<EarlyStopping> = None, "the model's, or false";
         /// Maximum number of tokens to generate.
         max_tokens: Option<u32> [whole(1, u32::MAX)] = None, "the model's, or until the context is full";
         /// Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy: always the most likely
@@ -187,7 +200,7 @@ impl GenerateOptions {
     }
 
     /// What is asked of each sampler.
-    fn asked_of_samplers(&self) -> [Asked; 12] {
+    pub(super) fn asked_of_samplers(&self) -> [Asked; 12] {
         let set = |value: Option<f32>, off: f32| value.is_some_and(|value| value != off);
         [
             (Sampler::Penalties, "repetition_penalty", set(self.repetition_penalty, 1.0)),
@@ -203,6 +216,18 @@ impl GenerateOptions {
             (Sampler::TypicalP, "typical_p", set(self.typical_p, 1.0)),
             (Sampler::Xtc, "xtc_probability", set(self.xtc_probability, 0.0)),
         ]
+    }
+
+    /// The constraints that are given, by their names.
+    pub(super) fn given_constraints(&self) -> impl Iterator<Item = &'static str> {
+        let constraints = [
+            ("json_schema", self.json_schema.is_some()),
+            ("json_object", self.json_object),
+            ("regex", self.regex.is_some()),
+            ("grammar", self.grammar.is_some()),
+            ("choices", self.choices.is_some()),
+        ];
+        constraints.into_iter().filter_map(|(name, given)| given.then_some(name))
     }
 }
 
@@ -250,14 +275,8 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
             "none, or an empty text",
         ));
     }
-    let constraints = [
-        ("json_schema", options.json_schema.is_some()),
-        ("json_object", options.json_object),
-        ("regex", options.regex.is_some()),
-        ("grammar", options.grammar.is_some()),
-        ("choices", options.choices.is_some()),
-    ];
-    at_most_one(constraints.into_iter().filter_map(|(name, given)| given.then_some(name)))?;
+    at_most_one(options.given_constraints())?;
+    options.check_beams()?;
     check_samplers(options.samplers.as_deref(), options.mirostat_tau.is_some(), &options.asked_of_samplers())
 }
 
@@ -311,6 +330,11 @@ mod tests {
             ("n", json!(0)),
             ("n", json!(129)),
             ("best_of", json!(0)),
+            ("num_beams", json!(0)),
+            ("num_beams", json!(33)),
+            ("length_penalty", json!("long")),
+            ("early_stopping", json!("always")),
+            ("early_stopping", json!(1)),
             ("xtc_probability", json!(1.1)),
             ("xtc_threshold", json!(0)),
             ("dynatemp_range", json!(-1)),

@@ -4,9 +4,11 @@
 //! out of range is an error that names the option, what was expected and what was found. [`OPTIONS`] has all of them, for
 //! the command line and for what `cargo xtask generate` writes.
 
+mod beams;
 mod constraint;
 mod declare;
 mod defaults;
+mod early_stopping;
 mod embed;
 mod generate;
 mod hub;
@@ -23,6 +25,7 @@ mod value;
 
 pub use constraint::JsonSchema;
 pub(crate) use defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
+pub use early_stopping::EarlyStopping;
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
 pub(crate) use generate::{MAX_STOPS, PromptKind};

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::constraint::JsonSchema;
 use super::defaults::GenerationDefaults;
+use super::early_stopping::EarlyStopping;
 use super::generate::GenerateOptions;
 use super::load::Speculation;
 use super::logprobs::LogprobsMode;
@@ -46,6 +47,10 @@ pub(crate) struct Resolved {
     pub(crate) speculation: Speculation,
     pub(crate) n: u32,
     pub(crate) best_of: Option<u32>,
+    pub(crate) num_beams: u32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) length_penalty: f32,
+    pub(crate) early_stopping: EarlyStopping,
     pub(crate) max_tokens: u32,
     #[serde(serialize_with = "shortest")]
     pub(crate) temperature: f32,
@@ -210,7 +215,7 @@ impl Resolved {
         let off = |sampler: Sampler| !samplers.contains(&sampler);
         let temperature =
             if off(Sampler::Temperature) { 1.0 } else { options.temperature.unwrap_or(temperature) };
-        let resolved = Resolved {
+        let mut resolved = Resolved {
             adapter: options.adapter.clone(),
             priority: options.priority,
             group: options.group.clone(),
@@ -218,6 +223,9 @@ impl Resolved {
             speculation: options.speculation.unwrap_or(context.speculation),
             n: options.n,
             best_of: options.best_of,
+            num_beams: options.num_beams,
+            length_penalty: options.length_penalty.or(defaults.length_penalty).unwrap_or(1.0),
+            early_stopping: options.early_stopping.or(defaults.early_stopping).unwrap_or_default(),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature,
             top_k: options.top_k.or(top_k).filter(|_| !off(Sampler::TopK)).unwrap_or(0),
@@ -289,10 +297,27 @@ impl Resolved {
             reasoning_format: named(&options.reasoning_format),
             samplers,
         };
+        if options.has_beams() {
+            resolved.search_beams()?;
+        }
         if resolved.mirostat_tau.is_some() && resolved.temperature == 0.0 {
             return Err(out_of_range("mirostat_tau", "a temperature above 0 with it", "temperature 0"));
         }
         Ok(resolved)
+    }
+
+    /// Turns off what is the model's own and does not go with a beam search: sampling and speculation.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for stop texts of the model.
+    fn search_beams(&mut self) -> Result<()> {
+        if !self.stop.is_empty() {
+            let expected = "1, or stop without texts, as the model has stop texts of its own";
+            return Err(out_of_range("num_beams", expected, self.num_beams));
+        }
+        self.speculation = Speculation::None;
+        (self.temperature, self.top_k, self.top_p, self.min_p, self.typical_p) = (0.0, 0, 1.0, 0.0, 1.0);
+        Ok(())
     }
 
     /// Greedy, without limits: for work that samples nothing.
@@ -305,6 +330,9 @@ impl Resolved {
             speculation: Speculation::None,
             n: 1,
             best_of: None,
+            num_beams: 1,
+            length_penalty: 1.0,
+            early_stopping: EarlyStopping::False,
             max_tokens: u32::MAX,
             temperature: 0.0,
             top_k: 0,

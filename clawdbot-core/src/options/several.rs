@@ -11,12 +11,15 @@ impl GenerateOptions {
         self.best_of.map_or(self.n, |best_of| best_of.max(self.n))
     }
 
-    /// Checks that one completion is asked for.
+    /// Checks that one completion is asked for, and no beam search.
     ///
     /// # Errors
     /// `InvalidArgument`.
     pub(crate) fn check_one(&self) -> Result<()> {
         let expected = "1 of a session, and where events are streamed or a completion is awaited";
+        if self.has_beams() {
+            return Err(out_of_range("num_beams", expected, self.num_beams));
+        }
         match (self.n, self.best_of) {
             (1, None | Some(1)) => Ok(()),
             (1, Some(best_of)) => Err(out_of_range("best_of", expected, best_of)),

@@ -12,17 +12,17 @@ fn parse(value: Value) -> Result<GenerateOptions> {
 fn every_option_is_echoed() {
     // Too long for the macro.
     let given = r#"{
-            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "n": 2, "best_of": 3, "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
-            "top_n_sigma": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dynatemp_range": 0.25, "dynatemp_exponent": 2.0,
-            "mirostat_tau": null, "mirostat_eta": 0.2,
-            "samplers": ["dry", "penalties", "top_k", "typ_p", "top_p", "min_p", "xtc", "top_n_sigma", "temperature"],
-            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25,
-            "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 90,
-            "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
-            "begin_suppress_tokens": [2], "bad_words": ["x"], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
-            "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2, "logprobs_mode": "masked", "prompt_logprobs": 3,
-            "add_special_tokens": false, "skip_special_tokens": false, "tool_choice": "required", "parallel_tool_calls": false, "tool_format": "hermes", "reasoning_format": "think"
-        }"#;
+        "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "speculation": "ngram", "n": 2, "best_of": 3, "num_beams": 1, "length_penalty": 0.6, "early_stopping": "never", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+        "top_n_sigma": 1.5, "xtc_probability": 0.5, "xtc_threshold": 0.2, "dynatemp_range": 0.25, "dynatemp_exponent": 2.0,
+        "mirostat_tau": null, "mirostat_eta": 0.2,
+        "samplers": ["dry", "penalties", "top_k", "typ_p", "top_p", "min_p", "xtc", "top_n_sigma", "temperature"],
+        "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25,
+        "dry_multiplier": 0.5, "dry_base": 1.5, "dry_allowed_length": 3, "dry_penalty_last_n": 90,
+        "dry_sequence_breakers": ["x"], "allowed_token_ids": [3, 5], "suppress_tokens": [1],
+        "begin_suppress_tokens": [2], "bad_words": ["x"], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
+        "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2, "logprobs_mode": "masked", "prompt_logprobs": 3,
+        "add_special_tokens": false, "skip_special_tokens": false, "tool_choice": "required", "parallel_tool_calls": false, "tool_format": "hermes", "reasoning_format": "think"
+    }"#;
     let given: Value = serde_json::from_str(given).unwrap();
     let defaults = GenerationDefaults::default();
     let context = ResolveContext {
@@ -40,8 +40,8 @@ fn every_option_is_echoed() {
     });
     let constraints = constraints.as_object().unwrap();
     let unset = GenerateOptions::default().to_json();
-    // Mirostat is instead of others.
-    for &name in GenerateOptions::NAMES.iter().filter(|name| **name != "mirostat_tau") {
+    // Mirostat is instead of others, and so are beams.
+    for &name in GenerateOptions::NAMES.iter().filter(|name| !["mirostat_tau", "num_beams"].contains(name)) {
         let given = constraints.get(name).unwrap_or(&given[name]);
         assert_ne!(*given, unset[name], "{name}: expected another value than its default");
     }
@@ -58,8 +58,9 @@ fn every_option_is_echoed() {
     assert_eq!(Resolved::new(&options, &context).unwrap().to_json()["add_special_tokens"], true);
     let mirostat = GenerateOptions::default().temperature(0.5).mirostat_tau(5.0);
     assert_eq!(Resolved::new(&mirostat, &context).unwrap().to_json()["mirostat_tau"], 5.0);
+    let beams = GenerateOptions::default().num_beams(4_u32).n(2_u32);
     // What is echoed may be given again.
-    for options in [GenerateOptions::default(), mirostat] {
+    for options in [GenerateOptions::default(), mirostat, beams] {
         let echoed = Resolved::new(&options, &context).unwrap().to_json();
         let again = Resolved::new(&GenerateOptions::from_json(&echoed).unwrap(), &context).unwrap();
         assert_eq!(again.to_json(), echoed);
@@ -105,6 +106,39 @@ fn defaults_come_from_the_model() {
         let error = Resolved::new(&options, &context).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
+}
+
+#[test]
+fn beams_are_greedy_whatever_the_model_says() {
+    let defaults = GenerationDefaults {
+        do_sample: Some(true),
+        temperature: Some(0.6),
+        top_k: Some(20),
+        top_p: Some(0.9),
+        length_penalty: Some(2.0),
+        early_stopping: Some(EarlyStopping::Never),
+        ..GenerationDefaults::default()
+    };
+    let context = ResolveContext {
+        defaults: &defaults,
+        eos: &[2],
+        vocab_size: 10,
+        prompt: 0,
+        room: 99,
+        speculation: Speculation::Ngram,
+    };
+    let options = GenerateOptions::default().num_beams(4_u32);
+    let found = Resolved::new(&options, &context).unwrap();
+    assert_eq!((found.temperature, found.top_k, found.top_p), (0.0, 0, 1.0));
+    assert_eq!((found.length_penalty, found.early_stopping), (2.0, EarlyStopping::Never));
+    assert_eq!(found.speculation, Speculation::None);
+    let again = GenerateOptions::from_json(&found.to_json()).unwrap();
+    assert_eq!(Resolved::new(&again, &context).unwrap(), found);
+    let stops = GenerationDefaults { stop_strings: vec!["end".into()], ..GenerationDefaults::default() };
+    let context = ResolveContext { defaults: &stops, ..context };
+    let error = Resolved::new(&options, &context).unwrap_err();
+    assert!(error.message().starts_with("option num_beams: expected 1, or stop without"), "{error}");
+    assert!(Resolved::new(&options.stop(Vec::new()), &context).is_ok());
 }
 
 #[test]

@@ -5,7 +5,9 @@
 //! same tokens wherever the logits are the same.
 
 mod bad_words;
+mod beam_search;
 mod chain;
+mod continuations;
 mod dry;
 mod filters;
 mod masks;
@@ -20,6 +22,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::{LogprobsMode, Resolved, Sampler, SharedProcessor};
 
 pub(crate) use bad_words::BadWords;
+pub(crate) use beam_search::{BeamSearch, Ended};
+pub(crate) use continuations::{Continuations, continuations};
 pub(crate) use masks::{Drawable, History};
 
 /// What says which tokens may come, besides options.
@@ -113,12 +117,7 @@ pub(crate) fn sample(
     let id = choose(logits, drawable, options, history, state, rules)?;
     let logprobs = raw.map(|(mut raw, n)| {
         if options.logprobs_mode == LogprobsMode::Masked {
-            let masked = drawable.of_tokens(logits).iter().map(|&logit| logit == f32::NEG_INFINITY);
-            let masked = masked.chain(std::iter::repeat(true));
-            raw.iter_mut()
-                .zip(masked)
-                .filter(|(_, masked)| *masked)
-                .for_each(|(raw, _)| *raw = f32::NEG_INFINITY);
+            mask_as(&mut raw, drawable.of_tokens(logits));
         }
         report(&raw, drawable, id, n)
     });
@@ -140,6 +139,12 @@ pub(crate) fn sample_id(
     choose(logits, drawable, options, history, state, Rules::default())
 }
 
+/// Masks what is masked in `logits`, and what is beyond their end.
+fn mask_as(raw: &mut [f32], logits: &[f32]) {
+    let masked = logits.iter().map(|&logit| logit == f32::NEG_INFINITY).chain(std::iter::repeat(true));
+    raw.iter_mut().zip(masked).filter(|(_, masked)| *masked).for_each(|(raw, _)| *raw = f32::NEG_INFINITY);
+}
+
 /// The next token, from logits that are finite.
 fn choose(
     logits: &mut [f32],
@@ -150,6 +155,37 @@ fn choose(
     rules: Rules<'_>,
 ) -> Result<u32> {
     let logits = drawable.of_tokens(logits);
+    process(logits, drawable, options, history, rules)?;
+    let best = argmax(logits);
+    if logits[best as usize] == f32::NEG_INFINITY {
+        return Err(no_token());
+    }
+    if options.temperature == 0.0 {
+        return Ok(best);
+    }
+    let random = Random { seed: options.seed, step: history.output.len() as u64 };
+    Ok(chain::draw(logits, options, random, state))
+}
+
+/// The error of masks that forbid all tokens.
+fn no_token() -> Error {
+    Error::invalid_argument(
+        "logits_processor, suppress_tokens, begin_suppress_tokens, bad_words, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
+         constraint leave no token to sample",
+    )
+}
+
+/// Changes the logits of tokens as options and rules say: bias, penalties, the host's function, masks.
+///
+/// # Errors
+/// Those of the function.
+fn process(
+    logits: &mut [f32],
+    drawable: &Drawable,
+    options: &Resolved,
+    history: &History<'_>,
+    rules: Rules<'_>,
+) -> Result<()> {
     for (&id, &bias) in &options.logit_bias {
         if let Some(x) = logits.get_mut(id as usize) {
             *x = bounded(*x + bias);
@@ -176,18 +212,7 @@ fn choose(
     if let Some(allowed) = rules.allowed {
         masks::keep(logits, allowed);
     }
-    let best = argmax(logits);
-    if logits[best as usize] == f32::NEG_INFINITY {
-        return Err(Error::invalid_argument(
-            "logits_processor, suppress_tokens, begin_suppress_tokens, bad_words, bad_words_ids, no_repeat_ngram_size, min_tokens, allowed_token_ids and the \
-             constraint leave no token to sample",
-        ));
-    }
-    if options.temperature == 0.0 {
-        return Ok(best);
-    }
-    let random = Random { seed: options.seed, step: history.output.len() as u64 };
-    Ok(chain::draw(logits, options, random, state))
+    Ok(())
 }
 
 fn check_finite(logits: &[f32]) -> Result<()> {
@@ -284,9 +309,13 @@ pub(crate) fn logprob_of(logits: &[f32], drawable: &Drawable, id: u32, n: usize)
 fn report(logits: &[f32], drawable: &Drawable, id: u32, n: usize) -> Logprobs {
     let normaliser = log_sum_exp(logits);
     let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(logits[id as usize]) - normaliser) as f32 };
+    Logprobs { chosen: entry(id), top: possible(logits, drawable, n).map(entry).collect() }
+}
+
+/// The `n` most likely tokens, as [`top`], without those that are masked.
+fn possible(logits: &[f32], drawable: &Drawable, n: usize) -> impl Iterator<Item = u32> {
     let top = if n == 0 { Vec::new() } else { top(logits, drawable, n) };
-    let possible = top.into_iter().filter(|&id| logits[id as usize] > f32::NEG_INFINITY);
-    Logprobs { chosen: entry(id), top: possible.map(entry).collect() }
+    top.into_iter().filter(|&id| logits[id as usize] > f32::NEG_INFINITY)
 }
 
 /// The `n` most likely tokens, most likely first, ties by lower id.

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::config::ModelConfig;
 use crate::error::Result;
-use crate::options::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS, MAX_STOPS};
+use crate::options::{EarlyStopping, GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS, MAX_STOPS};
 
 /// How a key is used.
 enum Use {
@@ -12,7 +12,7 @@ enum Use {
     Read,
     /// Does not affect the tokens: caching, speed, what is returned, or only for models with an encoder.
     Idle,
-    /// Matters only with beam search, whose width another key gives.
+    /// Matters only with groups of beams, as another key asks for beams.
     Beams,
     /// Must be null or one of these values, with which it has no effect; otherwise transformers would generate
     /// something else.
@@ -43,8 +43,8 @@ const KEYS: &[(&str, Use)] = &[
     ("bos_token_id", Read),
     ("pad_token_id", Read),
     ("num_beams", Neutral(&[1.0])),
-    ("early_stopping", Beams),
-    ("length_penalty", Beams),
+    ("early_stopping", Read),
+    ("length_penalty", Read),
     ("num_beam_groups", Beams),
     ("diversity_penalty", Beams),
     ("num_return_sequences", Neutral(&[1.0])),
@@ -121,6 +121,8 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<GenerationDefaults> {
         min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
         typical_p: ranged("typical_p", "a number > 0", |value| value > 0.0)?,
         repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
+        length_penalty: ranged("length_penalty", "a finite number", f32::is_finite)?,
+        early_stopping: early_stopping(config)?,
         eos_token_id: config.token_ids("eos_token_id")?,
         bos_token_id: config.opt_token_id("bos_token_id")?,
         pad_token_id: if no_pad { None } else { config.opt_token_id("pad_token_id")? },
@@ -185,6 +187,13 @@ fn sequences(config: &ModelConfig, key: &str) -> Result<Vec<Vec<u32>>> {
     found.ok_or_else(|| config.invalid(key, &expected))
 }
 
+/// True, false or "never".
+fn early_stopping(config: &ModelConfig) -> Result<Option<EarlyStopping>> {
+    let Some(value) = config.get("early_stopping") else { return Ok(None) };
+    let found = serde_json::from_value(value.clone());
+    found.map(Some).map_err(|_| config.invalid("early_stopping", "true, false or \"never\""))
+}
+
 /// A string, or a list of strings, none empty.
 fn texts(config: &ModelConfig, key: &str) -> Result<Vec<String>> {
     let found = match config.get(key) {
@@ -240,7 +249,7 @@ mod tests {
             assert!(found[0].contains(key) && found[0].contains("no effect"), "{found:?}");
         }
         let beams = json!({"num_beams": 4, "length_penalty": 2.0, "diversity_penalty": 0.5});
-        assert_eq!(without_effect(&config(&beams)).len(), 3);
+        assert_eq!(without_effect(&config(&beams)).len(), 2);
     }
 
     #[test]
