@@ -5,6 +5,7 @@ use std::time::Instant;
 use serde_json::{Map, Value};
 
 use super::alternatives::Alternatives;
+use super::beams::Beams;
 use super::loaded::Loaded;
 use super::model::Model;
 use super::reply::Reply;
@@ -230,11 +231,15 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<Completion> {
         let called = Instant::now();
-        if options.completions() > 1 {
+        if options.completions() > 1 || options.has_beams() {
             let (loaded, mut options) = (self.generating()?, options.for_prompt(PromptKind::Chat));
             let tokens = loaded.encode_chat(chat, &options, cancel)?;
             loaded.choose_formats(chat, &mut options)?;
             let reply = Reply::to(chat.tools.as_ref(), &options)?;
+            if options.has_beams() {
+                let (beams, streams) = Beams::begin(&loaded, tokens, &options, reply, called, cancel)?;
+                return beams.finish(streams);
+            }
             return Alternatives::begin(&loaded, tokens, &options, &reply, called, cancel)?.finish();
         }
         let mut session = Session::once(self.generating()?)?;

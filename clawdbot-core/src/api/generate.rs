@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::iter::{Enumerate, Peekable};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::alternatives::{Alternatives, Ending};
+use super::beams::{Beams, Next};
 use super::items::Item;
+use super::loaded::Loaded;
 use super::model::Model;
 use super::reply::Reply;
 use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
@@ -79,20 +82,45 @@ impl Model {
         session.request(options, delivery, cancel.ticket())
     }
 
-    /// A request for as many completions as `options` ask for, which give no events.
+    /// A request for all that `options` ask for, which gives no events.
     fn begin(
         &self,
         prompt: Prompt,
         options: &GenerateOptions,
         called: Instant,
         cancel: &CancelHandle,
-    ) -> Result<(Vec<Stream>, Option<Ending>)> {
-        if options.completions() == 1 {
-            let stream = self.request(prompt, options, Delivery::at_the_end_since(called), cancel)?;
-            return Ok((vec![stream], None));
+    ) -> Result<(Vec<Stream>, Pending)> {
+        if options.has_beams() {
+            let (beams, streams) = self.beams(prompt, options, called, cancel)?;
+            return Ok((streams, Pending::Beams(Box::new(beams))));
         }
-        let Alternatives { streams, ending } = self.alternatives(prompt, options, called, cancel)?;
-        Ok((streams, Some(ending)))
+        let (streams, ending) = if options.completions() == 1 {
+            let stream = self.request(prompt, options, Delivery::at_the_end_since(called), cancel)?;
+            (vec![stream], None)
+        } else {
+            let Alternatives { streams, ending } = self.alternatives(prompt, options, called, cancel)?;
+            (streams, Some(ending))
+        };
+        let completions = streams.iter().map(|_| None).collect();
+        Ok((streams, Pending::Completions { ending, completions }))
+    }
+
+    /// What a request for several completions begins with, with its options.
+    fn tokens_of(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        cancel: &CancelHandle,
+    ) -> Result<(Arc<Loaded>, Vec<u32>, GenerateOptions)> {
+        let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Text));
+        let tokens = match prompt {
+            Prompt::Tokens(tokens) => tokens,
+            Prompt::Text(text) => {
+                let add_special_tokens = (options.add_special_tokens == Some(true)).into();
+                loaded.encode(&text, add_special_tokens, 0, Wanted::of(&options), cancel)?
+            }
+        };
+        Ok((loaded, tokens, options))
     }
 
     /// A request for several completions.
@@ -103,19 +131,24 @@ impl Model {
         called: Instant,
         cancel: &CancelHandle,
     ) -> Result<Alternatives> {
-        let (loaded, options) = (self.generating()?, options.for_prompt(PromptKind::Text));
-        let tokens = match prompt {
-            Prompt::Tokens(tokens) => tokens,
-            Prompt::Text(text) => {
-                let add_special_tokens = (options.add_special_tokens == Some(true)).into();
-                loaded.encode(&text, add_special_tokens, 0, Wanted::of(&options), cancel)?
-            }
-        };
+        let (loaded, tokens, options) = self.tokens_of(prompt, options, cancel)?;
         Alternatives::begin(&loaded, tokens, &options, &Reply::of(&options)?, called, cancel)
     }
 
+    /// A beam search.
+    fn beams(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        called: Instant,
+        cancel: &CancelHandle,
+    ) -> Result<(Beams, Vec<Stream>)> {
+        let (loaded, tokens, options) = self.tokens_of(prompt, options, cancel)?;
+        Beams::begin(&loaded, tokens, &options, Reply::of(&options)?, called, cancel)
+    }
+
     /// Generates from `prompt`. With the option `n` above 1, the prompt is computed once; the completion has the others as its
-    /// `alternatives`, each with the bits that it has alone.
+    /// `alternatives`, each with the bits that it has alone. With `num_beams` above 1, they are the `n` best texts of a beam search.
     ///
     /// # Errors
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
@@ -135,6 +168,10 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<Completion> {
         let called = Instant::now();
+        if options.has_beams() {
+            let (beams, streams) = self.beams(prompt.into(), options, called, cancel)?;
+            return beams.finish(streams);
+        }
         match options.completions() {
             1 => self.request(prompt.into(), options, Delivery::at_the_end_since(called), cancel)?.finish(),
             _ => self.alternatives(prompt.into(), options, called, cancel)?.finish(),
@@ -171,7 +208,6 @@ impl Model {
         let mut batch = Batch {
             requests: requests.enumerate().peekable(),
             running: Vec::new(),
-            streams: Vec::new(),
             pending: BTreeMap::new(),
             results: (0..count).map(|_| None).collect(),
             done: 0,
@@ -185,8 +221,8 @@ impl Model {
             if batch.running.is_empty() {
                 break;
             }
-            for (number, result) in run_together(&mut batch.running) {
-                batch.end_stream(number, result);
+            for (key, ended) in run_together(&mut batch.running) {
+                batch.end_stream(key, ended);
             }
             let now = Progress { done: batch.done, total: count as u64, stage: None };
             if progress(now).is_break() {
@@ -203,13 +239,14 @@ pub(super) fn waits_for_others(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::OutOfBudget | ErrorKind::Overloaded)
 }
 
+/// A request's number, and that of one of its completions or beams.
+type Key = (usize, usize);
+
 /// The requests of a call on their way.
 struct Batch<I: Iterator, E> {
     requests: Peekable<Enumerate<I>>,
-    /// Streams by their numbers.
-    running: Vec<(usize, Stream)>,
-    /// Of each stream that has begun: its request, and which of its completions it gives.
-    streams: Vec<(usize, usize)>,
+    /// Streams, with their requests and what they are of them.
+    running: Vec<(Key, Stream)>,
     pending: BTreeMap<usize, Pending>,
     results: Vec<Option<Result<Completion, E>>>,
     done: u64,
@@ -217,22 +254,30 @@ struct Batch<I: Iterator, E> {
 }
 
 /// A request that has begun.
-struct Pending {
-    /// `None` of a request for one completion.
-    ending: Option<Ending>,
-    completions: Vec<Option<Completion>>,
+enum Pending {
+    /// `ending`: `None` of a request for one completion.
+    Completions { ending: Option<Ending>, completions: Vec<Option<Completion>> },
+    /// A beam search.
+    Beams(Box<Beams>),
 }
 
 impl Pending {
-    /// The result, when all completions are there.
-    fn result(&mut self) -> Option<Result<Completion>> {
-        if self.completions.iter().any(Option::is_none) {
-            return None;
-        }
-        let mut completions = std::mem::take(&mut self.completions).into_iter().flatten();
-        match &self.ending {
-            None => completions.next().map(Ok),
-            Some(ending) => Some(ending.choose(completions.collect())),
+    /// Takes what its stream number `place` gave. Returns what comes of it: further streams, or the result when all is there.
+    fn take(&mut self, place: usize, ended: Stream) -> Result<Next> {
+        match self {
+            Pending::Beams(beams) => beams.take(place, ended),
+            Pending::Completions { ending, completions } => {
+                completions[place] = Some(ended.finish()?);
+                if completions.iter().any(Option::is_none) {
+                    return Ok(Next::Waits);
+                }
+                let mut completions = std::mem::take(completions).into_iter().flatten();
+                let whole = match ending {
+                    None => completions.next(),
+                    Some(ending) => Some(ending.choose(completions.collect())?),
+                };
+                Ok(whole.map_or(Next::Waits, |whole| Next::Done(Box::new(whole))))
+            }
         }
     }
 }
@@ -247,13 +292,9 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
             .ok()
             .map(|Request { prompt, options }| model.begin(prompt.clone(), options, self.called, cancel));
         let refused = match begun {
-            Some(Ok((streams, ending))) => {
-                let completions = streams.iter().map(|_| None).collect();
-                self.pending.insert(index, Pending { ending, completions });
-                for (place, stream) in streams.into_iter().enumerate() {
-                    self.running.push((self.streams.len(), stream));
-                    self.streams.push((index, place));
-                }
+            Some(Ok((streams, pending))) => {
+                self.pending.insert(index, pending);
+                self.run(index, streams);
                 None
             }
             Some(Err(error)) if waits_for_others(&error) && !self.running.is_empty() => {
@@ -269,21 +310,23 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
         ControlFlow::Continue(())
     }
 
+    /// Runs all streams that a request has now.
+    fn run(&mut self, index: usize, streams: Vec<Stream>) {
+        let streams = streams.into_iter().enumerate();
+        self.running.extend(streams.map(|(place, stream)| ((index, place), stream)));
+    }
+
     /// A stream has ended; its request ends with the last of them, or with the first error.
-    fn end_stream(&mut self, number: usize, result: Result<Completion>) {
-        let Some(&(index, place)) = self.streams.get(number) else { return };
+    fn end_stream(&mut self, (index, place): Key, ended: Result<Stream>) {
         let Some(pending) = self.pending.get_mut(&index) else { return };
-        let result = match result {
-            Err(error) => Some(Err(error)),
-            Ok(completion) => {
-                pending.completions[place] = Some(completion);
-                pending.result()
-            }
+        let result = match ended.and_then(|stream| pending.take(place, stream)) {
+            Ok(Next::Waits) => return,
+            Ok(Next::Steps(streams)) => return self.run(index, streams),
+            Ok(Next::Done(completion)) => Ok(*completion),
+            Err(error) => Err(error),
         };
-        let Some(result) = result else { return };
         self.pending.remove(&index);
-        let streams = &self.streams;
-        self.running.retain(|(number, _)| streams[*number].0 != index);
+        self.running.retain(|((other, _), _)| *other != index);
         self.end(index, result.map_err(|error| E::from(error.of_item(Item::Prompt(index)))));
     }
 

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod alternatives;
+mod beams;
 mod bounds;
 mod chat;
 mod constrain;

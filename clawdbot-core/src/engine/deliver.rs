@@ -7,14 +7,14 @@ use std::vec::IntoIter;
 use super::Engine;
 use super::constrained::Constrained;
 use super::entry::SequenceId;
-use super::scores::{Scores, TokenScore};
+use super::scores::{Found, Next, Scores, TokenScore};
 use super::sequence::Sequence;
 use super::served::Served;
 use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{Drawable, History, Logprobs, Rules, Sampled, State, logprob_of, sample};
+use crate::sampling::{Drawable, History, Logprobs, Rules, State, continuations, logprob_of, sample};
 
 impl Engine {
     /// Samples, and turns the results of a pass into events.
@@ -134,6 +134,7 @@ impl Engine {
                     state: job.sampling,
                     constrained: constrained.remove(&share.id),
                     left: job.left(sequence.tokens.len(), model.max_context()),
+                    next: job.next.as_ref(),
                     outcome: None,
                 })
             });
@@ -143,10 +144,15 @@ impl Engine {
                 let Some(job) = sequence.job.as_mut() else { continue };
                 job.constrained = constrained;
                 match outcome {
-                    Ok(sampled) => {
+                    Ok(found) => {
                         job.sampling = state;
-                        let goes_on = job.check_guess(&mut self.controller, number, sampled.id, share.drafts);
-                        sequence.accept(sampled, model.max_context());
+                        let goes_on = match &found {
+                            Found::Token(sampled) => {
+                                job.check_guess(&mut self.controller, number, sampled.id, share.drafts)
+                            }
+                            Found::Next(_) => false,
+                        };
+                        sequence.take(found, model.max_context());
                         if goes_on && sequence.is_running() {
                             sequence.computed += 1;
                             going.push(share.id);
@@ -195,18 +201,26 @@ struct Draw<'a> {
     constrained: Option<Box<Constrained>>,
     /// Most tokens that may come, this one included.
     left: usize,
-    outcome: Option<Result<Sampled>>,
+    /// Set if continuations are wanted, and no token.
+    next: Option<&'a Next>,
+    outcome: Option<Result<Found>>,
 }
 
 impl Draw<'_> {
     fn run(&mut self, drawable: &Drawable) {
-        let Draw { logits, options, history, rules, state, constrained, left, outcome, .. } = self;
-        *outcome = Some(match constrained {
+        let Draw { logits, options, history, rules, state, constrained, left, next, outcome, .. } = self;
+        if let Some(Next { most, .. }) = next {
+            let found = continuations(logits, drawable, options, history, *rules, *most);
+            *outcome = Some(found.map(Found::Next));
+            return;
+        }
+        let sampled = match constrained {
             None => sample(logits, drawable, options, history, state, *rules),
             Some(constrained) => constrained.draw(logits, state, *left, |logits, state, allowed| {
                 sample(logits, drawable, options, history, state, Rules { allowed, ..*rules })
             }),
-        });
+        };
+        *outcome = Some(sampled.map(Found::Token));
     }
 }
 
@@ -216,7 +230,7 @@ struct Drawn {
     /// What the sampler keeps for the next one.
     state: State,
     constrained: Option<Box<Constrained>>,
-    outcome: Result<Sampled>,
+    outcome: Result<Found>,
 }
 
 /// A token whose score is wanted.

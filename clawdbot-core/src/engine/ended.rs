@@ -20,7 +20,8 @@ impl Engine {
         let mut ended: HashMap<Group, Vec<Settled>> = HashMap::new();
         for id in ids {
             let Some(sequence) = self.sequences.get_mut(id) else { continue };
-            if sequence.job.as_ref().is_some_and(|job| job.charged > 0) {
+            // What a step of a search ends with is what the next one begins with.
+            if sequence.job.as_ref().is_some_and(|job| job.charged > 0 && job.next.is_none()) {
                 sequence.remember_tail(&mut self.cache);
             }
             let Sequence { job: Some(job), rank, .. } = sequence else { continue };

@@ -58,11 +58,11 @@ impl OutputReader {
 
 /// What became certain of an output.
 #[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) text: String,
-    pub(super) reasoning: String,
-    pub(super) calls: Vec<ToolCall>,
-    pub(super) warnings: Vec<String>,
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) reasoning: String,
+    pub(crate) calls: Vec<ToolCall>,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Said {
@@ -175,6 +175,19 @@ impl JobText {
             piece.text.push_str(&self.stop.flush());
         }
         Ok(piece)
+    }
+
+    /// All that the tokens of an output say. `stopped`: the last of them ends it, and has no text.
+    pub(crate) fn whole(mut self, output: &[u32], stopped: bool) -> Result<Said> {
+        let mut said = Said::default();
+        let Some((last, before)) = output.split_last() else { return Ok(said) };
+        for &id in before {
+            let piece = self.push(Some(id))?;
+            said.extend(&self.read(piece, false));
+        }
+        let piece = self.finish((!stopped).then_some(*last))?;
+        said.extend(&self.read(piece, true));
+        Ok(said)
     }
 
     fn up_to_stop(&mut self, text: &str) -> Piece {

@@ -85,7 +85,7 @@ use drafters::Drafters;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 use groups::Groups;
-pub(crate) use job_text::JobText;
+pub(crate) use job_text::{JobText, Said};
 pub(crate) use mailbox::{Mailbox, Taken};
 pub(crate) use mtp::{Mtp, mtp_rows};
 use others::Others;
@@ -224,6 +224,7 @@ impl Engine {
             long: original.long,
             restored: original.restored,
             rank: original.rank,
+            turn: original.turn,
             ..Sequence::default()
         };
         if let Some(place) = self.sequences.get_mut(&copy) {
@@ -330,12 +331,16 @@ impl Engine {
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         job.cached = sequence.reach();
         let left = sequence.tokens.len() - job.cached;
-        let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
+        let step = job.next.is_some();
+        let more = if step { 0 } else { HORIZON.min(job.options.max_tokens as usize) };
+        let tokens = left.saturating_add(more);
         self.urgency.fetch_max(job.options.priority, Ordering::Relaxed);
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         job.charged = tokens.max(1);
         job.group = self.groups.key(job.options.priority, job.options.group.as_deref());
-        sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
+        // A search goes on in its turn, step by step.
+        let passes = if step { sequence.turn.passes } else { 0 };
+        sequence.turn = Turn { passes, since: self.counts.passes, ..Turn::default() };
         sequence.job = Some(Box::new(job));
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
@@ -417,7 +422,7 @@ impl Engine {
         self.job(id, ticket)?;
         self.end_jobs(&[id]);
         let job = self.sequences.get_mut(&id)?.job.take();
-        if job.as_ref().is_some_and(|job| !job.is_finished()) {
+        if job.as_ref().is_some_and(|job| !job.is_finished() && job.next.is_none()) {
             self.meter.count(|metrics| metrics.requests.cancelled += 1);
         }
         self.release_ended();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::sampling::{Logprobs, TokenLogprob};
+use crate::sampling::{Continuations, Logprobs, Sampled, TokenLogprob};
 
 /// What a request for scores gathers, in the order of positions.
 #[derive(Debug)]
@@ -34,6 +34,22 @@ impl NextTokens {
     pub(super) fn target(&self, position: usize) -> Option<u32> {
         self.targets.get(position.checked_sub(self.first)?).copied()
     }
+}
+
+/// What a step of a beam search asks for.
+#[derive(Debug)]
+pub(crate) struct Next {
+    /// How many continuations.
+    pub(super) most: usize,
+    /// `None` until they are there.
+    pub(crate) found: Option<Continuations>,
+}
+
+/// What the logits of a sequence's last token give.
+#[derive(Debug)]
+pub(super) enum Found {
+    Token(Sampled),
+    Next(Continuations),
 }
 
 /// How likely the tokens of a request's own prompt are, which is gathered before it generates.

@@ -4,13 +4,15 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde_json::Map;
+
 use super::constrained::{Constrained, MaskTimes};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::guess::Guesses;
 use super::job_text::{JobText, Piece, Said};
 use super::mailbox::Sender;
 use super::queue::{GroupKey, Rank};
-use super::scores::{PromptScores, Scores};
+use super::scores::{Found, Next, PromptScores, Scores};
 use super::swapped::Swapped;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
@@ -86,6 +88,8 @@ pub(crate) struct Job {
     pub(crate) pooler: Option<Pooler>,
     /// Whether it is to compute its tokens, and gathers nothing.
     pub(super) fills: bool,
+    /// What may follow its tokens, if it is a step of a beam search.
+    pub(crate) next: Option<Next>,
     /// Whether only the completion is queued, and no event for each token.
     pub(crate) quiet: bool,
     text: Option<JobText>,
@@ -151,6 +155,7 @@ impl Job {
             prompt_scores: None,
             pooler: None,
             fills: false,
+            next: None,
             quiet: false,
             text,
             bad_words: None,
@@ -213,6 +218,25 @@ impl Job {
         job.fills = true;
         job.quiet = true;
         job
+    }
+
+    /// A step of a beam search, which finds the `most` best tokens after its own; the first `prompt_end` are the prompt. It is part
+    /// of a request that was admitted, and that is counted when it ends.
+    pub(crate) fn step(
+        options: Resolved,
+        prompt_end: usize,
+        bad_words: Option<Arc<BadWords>>,
+        most: usize,
+    ) -> Self {
+        let mut job = Job::generate(options, prompt_end, None);
+        job.next = Some(Next { most, found: None });
+        (job.bad_words, job.quiet, job.admitted) = (bad_words, true, true);
+        job
+    }
+
+    /// Whether it is a part of a request, which is counted as a whole.
+    pub(super) fn is_part(&self) -> bool {
+        self.fills || self.next.is_some()
     }
 
     /// What says which of its tokens may come, besides options and constraint.
@@ -288,7 +312,9 @@ impl Job {
     /// Ends the job with an error.
     pub(crate) fn fail(&mut self, error: Error) {
         self.finished = true;
-        self.meter.count(|metrics| metrics.requests.failed += 1);
+        if self.next.is_none() {
+            self.meter.count(|metrics| metrics.requests.failed += 1);
+        }
         self.mailbox.push(Err(error));
     }
 }
@@ -332,6 +358,7 @@ impl Sequence {
         let job = self.job.as_ref().filter(|_| self.makes_progress() && self.reach() < tokens)?;
         let (want, end) = match (&job.pooler, &job.scores) {
             _ if job.fills => (Want::States, tokens),
+            _ if job.next.is_some() => (Want::Token, tokens),
             (Some(_), _) => (Want::States, tokens),
             (None, Some(_)) => (Want::Scores, tokens),
             (None, None) => {
@@ -360,6 +387,19 @@ impl Sequence {
             turn,
             held,
         })
+    }
+
+    /// Takes what was found: ends the step of a search, or appends the token that was sampled.
+    pub(super) fn take(&mut self, found: Found, max_context: usize) {
+        match found {
+            Found::Token(sampled) => self.accept(sampled, max_context),
+            Found::Next(continuations) => {
+                if let Some(next) = self.job.as_mut().and_then(|job| job.next.as_mut()) {
+                    next.found = Some(continuations);
+                }
+                self.finish(FinishReason::Length);
+            }
+        }
     }
 
     /// Appends a sampled token: text, stop conditions, events.
@@ -447,10 +487,10 @@ impl Sequence {
             prompt_logprobs: job.prompt_scores.take().map(|scores| scores.found),
             logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
             alternatives: Vec::new(),
-            options: job.options.to_json(),
+            // Those of a request are told by it, not by its parts.
+            options: if job.is_part() { Map::new() } else { job.options.to_json() },
         };
-        if job.fills {
-            // It is a part of other requests, which are counted.
+        if job.is_part() {
             return job.push(Event::Done(Box::new(completion)));
         }
         let Usage { prompt_tokens, cached_tokens, .. } = completion.usage;

@@ -94,11 +94,6 @@ impl BeamSearch {
         self.num_beams.saturating_mul(self.stop_token_ids.len().saturating_add(1).max(2))
     }
 
-    /// Tokens of each running text.
-    pub(crate) fn length(&self) -> usize {
-        self.length
-    }
-
     /// The last tokens of the running texts, after a step.
     pub(crate) fn last_tokens(&self) -> impl Iterator<Item = u32> {
         self.running.iter().filter_map(|beam| beam.tokens.last().copied())
@@ -191,19 +186,19 @@ impl BeamSearch {
         self.normalised(best.score, length) <= worst.score
     }
 
-    /// The texts of a search that has ended, best first.
-    pub(crate) fn finish(self) -> Vec<Ended> {
-        self.ended
+    /// The texts of a search that has ended, best first. Nothing is left of it then.
+    pub(crate) fn finish(&mut self) -> Vec<Ended> {
+        std::mem::take(&mut self.ended)
     }
 
     /// The texts of a search that is stopped before its end, best first: those that run, too.
-    pub(crate) fn stop(mut self) -> Vec<Ended> {
+    pub(crate) fn stop(&mut self) -> Vec<Ended> {
         for Beam { tokens, score, reports } in std::mem::take(&mut self.running) {
             let score = self.normalised(score, self.length);
             self.ended.push(Ended { tokens, score, stopped: false, reports });
         }
         self.sort_ended();
-        self.ended
+        self.finish()
     }
 }
 

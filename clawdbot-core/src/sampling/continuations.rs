@@ -29,7 +29,7 @@ pub(crate) struct Continuations {
 /// transformers' beam search. Overwrites `logits`.
 ///
 /// # Errors
-/// `NonFinite` when a logit is NaN or infinite.
+/// `NonFinite` when a logit is NaN or infinite; those of the processor.
 pub(crate) fn continuations(
     logits: &mut [f32],
     drawable: &Drawable,
@@ -43,7 +43,7 @@ pub(crate) fn continuations(
     let normaliser = log_sum_exp(logits);
     logits.iter_mut().for_each(|x| *x = (f64::from(*x) - normaliser) as f32);
     let scores = drawable.of_tokens(logits);
-    process(scores, drawable, options, history, rules);
+    process(scores, drawable, options, history, rules)?;
     let (raw, top) = match raw {
         None => (None, Arc::default()),
         Some((mut raw, n)) => {

@@ -92,4 +92,24 @@ impl Session {
         drop(engine);
         Ok(stream.begun())
     }
+
+    /// Adds `token`, and takes a step of a beam search: see [`Stream::stepped`].
+    ///
+    /// # Errors
+    /// As [`Session::generate`].
+    pub(crate) fn step(
+        &self,
+        token: u32,
+        job: Job,
+        adapter: Option<Arc<Adapter>>,
+        cancel: &CancelHandle,
+    ) -> Result<Stream> {
+        let Slot { loaded, id, .. } = &*self.slot;
+        loaded.when_there_is_room(cancel, || loaded.engine()?.append(*id, &[token]))?;
+        let mut engine = loaded.engine()?;
+        engine.adapt(*id, adapter)?;
+        let stream = Stream::start(&self.slot, &mut engine, job)?;
+        drop(engine);
+        Ok(stream.begun())
+    }
 }

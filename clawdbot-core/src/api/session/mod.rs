@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::loaded::Loaded;
-use super::mtp::check_mtp_loaded;
 use super::reply::Reply;
 use crate::cancel::{CancelHandle, Ticket};
 use crate::constraint::{Guide, Lead};
@@ -20,16 +19,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
-use crate::load::text::no_tokenizer;
-use crate::options::{GenerateOptions, ResolveContext, Resolved};
-use crate::output::{AUTO, NONE};
+use crate::options::GenerateOptions;
 use crate::runtime::LogLevel;
 use crate::tokenizer::AddSpecialTokens;
 
 pub(crate) use branch::Filled;
 pub use prompt::Prompt;
-pub(crate) use prompt::{Wanted, check_vocabulary, no_beginning, overflow, overflow_at_least};
-use prompt::{check_draft_model, check_min_tokens, dry_breakers};
+pub(crate) use prompt::{
+    Wanted, check_vocabulary, dry_breakers, no_beginning, overflow, overflow_at_least, resolve, text_after,
+};
 use slot::Slot;
 pub use stream::Stream;
 pub(crate) use stream::run_together;
@@ -217,38 +215,10 @@ impl Session {
         if wanted.at_least() > context.saturating_sub(length) {
             return Err(overflow(length, wanted, context));
         }
-        let mut resolved = Resolved::new(
-            options,
-            &ResolveContext {
-                defaults: &loaded.defaults,
-                eos: &loaded.eos,
-                vocab_size: loaded.decoder.spec.vocab_size,
-                prompt: length,
-                room: u32::try_from(context - length).unwrap_or(u32::MAX),
-                speculation: loaded.options.speculation,
-            },
-        )?;
-        resolved.dry_breakers = breakers;
-        check_min_tokens(options, &resolved)?;
-        check_draft_model(loaded, &resolved)?;
-        check_mtp_loaded(resolved.speculation, loaded.mtp.is_some(), loaded.draft.is_some())?;
+        let mut resolved = resolve(loaded, options, length, breakers)?;
         let prompt_scores = options.prompt_logprobs.map(|top| PromptScores::new(tokens, top));
         let idle = options.without_effect(&resolved);
-        let text = match &loaded.text {
-            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens, tools)?),
-            // Stop texts cannot be seen without text.
-            None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => return Err(no_tokenizer()),
-            None if [&options.tool_format, &options.reasoning_format]
-                .iter()
-                .any(|name| !matches!(name.as_str(), AUTO | NONE)) =>
-            {
-                return Err(no_tokenizer());
-            }
-            None => {
-                resolved.stop.clear();
-                None
-            }
-        };
+        let text = text_after(loaded, options, &mut resolved, tokens, tools)?;
         let constrained = grammar.map(|grammar| {
             let (ends, left) = (&resolved.ends(), (context - length).min(resolved.max_tokens as usize));
             let reasoning = text.as_ref().and_then(JobText::reasoning_marks);

@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use crate::api::loaded::Loaded;
+use crate::api::mtp::check_mtp_loaded;
+use crate::engine::JobText;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::text::no_tokenizer;
-use crate::options::{GenerateOptions, Resolved, Speculation};
+use crate::options::{GenerateOptions, ResolveContext, Resolved, Speculation};
+use crate::output::{AUTO, NONE, Tools};
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,9 +52,59 @@ pub(crate) fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
     Err(Error::invalid_argument(message).with("token", *bad))
 }
 
+/// The options in force for a request that begins with `length` tokens; `breakers`: those of DRY.
+pub(crate) fn resolve(
+    loaded: &Loaded,
+    options: &GenerateOptions,
+    length: usize,
+    breakers: Arc<[u32]>,
+) -> Result<Resolved> {
+    let mut resolved = Resolved::new(
+        options,
+        &ResolveContext {
+            defaults: &loaded.defaults,
+            eos: &loaded.eos,
+            vocab_size: loaded.decoder.spec.vocab_size,
+            prompt: length,
+            room: u32::try_from(loaded.max_context.saturating_sub(length)).unwrap_or(u32::MAX),
+            speculation: loaded.options.speculation,
+        },
+    )?;
+    resolved.dry_breakers = breakers;
+    check_min_tokens(options, &resolved)?;
+    check_draft_model(loaded, &resolved)?;
+    check_mtp_loaded(resolved.speculation, loaded.mtp.is_some(), loaded.draft.is_some())?;
+    Ok(resolved)
+}
+
+/// What makes text of the tokens that come after `prompt`; `None` for a model without a tokenizer, where no option needs one.
+pub(crate) fn text_after(
+    loaded: &Loaded,
+    options: &GenerateOptions,
+    resolved: &mut Resolved,
+    prompt: &[u32],
+    tools: Tools,
+) -> Result<Option<JobText>> {
+    match &loaded.text {
+        Some(text) => Ok(Some(JobText::new(&text.tokenizer, resolved, prompt, tools)?)),
+        // Stop texts cannot be seen without text.
+        None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => Err(no_tokenizer()),
+        None if [&options.tool_format, &options.reasoning_format]
+            .iter()
+            .any(|name| !matches!(name.as_str(), AUTO | NONE)) =>
+        {
+            Err(no_tokenizer())
+        }
+        None => {
+            resolved.stop.clear();
+            Ok(None)
+        }
+    }
+}
+
 /// Refuses a `min_tokens` that the request can never reach, be its `max_tokens` given or the model's. A minimum of the
 /// model's own gives way to what is asked for.
-pub(super) fn check_min_tokens(options: &GenerateOptions, resolved: &Resolved) -> Result<()> {
+fn check_min_tokens(options: &GenerateOptions, resolved: &Resolved) -> Result<()> {
     let Some(min) = options.min_tokens.filter(|&min| min > resolved.max_tokens) else { return Ok(()) };
     let source = if options.max_tokens.is_some() { "" } else { ", the model's default" };
     let expected = format!("at most max_tokens, {}{source}", resolved.max_tokens);
@@ -61,7 +114,7 @@ pub(super) fn check_min_tokens(options: &GenerateOptions, resolved: &Resolved) -
 }
 
 /// Refuses drafts of a model that was not loaded.
-pub(super) fn check_draft_model(loaded: &Loaded, resolved: &Resolved) -> Result<()> {
+fn check_draft_model(loaded: &Loaded, resolved: &Resolved) -> Result<()> {
     if resolved.speculation != Speculation::Draft || loaded.draft.is_some() {
         return Ok(());
     }
@@ -71,7 +124,7 @@ pub(super) fn check_draft_model(loaded: &Loaded, resolved: &Resolved) -> Result<
 }
 
 /// The tokens that end a repetition for DRY, where it is asked for.
-pub(super) fn dry_breakers(loaded: &Loaded, options: &GenerateOptions) -> Result<Arc<[u32]>> {
+pub(crate) fn dry_breakers(loaded: &Loaded, options: &GenerateOptions) -> Result<Arc<[u32]>> {
     let asked = options.dry_multiplier.is_some_and(|multiplier| multiplier > 0.0);
     match (&loaded.text, &options.dry_sequence_breakers) {
         _ if !asked => Ok(Arc::default()),

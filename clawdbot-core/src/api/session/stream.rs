@@ -14,6 +14,7 @@ use crate::event::{Completion, Event, FinishReason};
 use crate::forward::pooling::Pooler;
 use crate::options::Driver;
 use crate::runtime::Runtime;
+use crate::sampling::Continuations;
 
 /// The events of one request. Dropping it cancels the request.
 ///
@@ -187,6 +188,21 @@ impl Stream {
         }
     }
 
+    /// What a stream that [`Session::step`](super::Session::step) began gives; computes until it is there. Without continuations, why
+    /// it was stopped.
+    pub(crate) fn stepped(mut self) -> Result<std::result::Result<Continuations, FinishReason>> {
+        // Longer than the last event keeps it.
+        let slot = self.slot.clone();
+        let reason = last_event(|| self.next_event())?.finish_reason;
+        let Some(slot) = slot else { return Ok(Err(reason)) };
+        let job = slot.loaded.engine()?.stop(self.id, &self.ticket);
+        match (job.and_then(|job| job.next).and_then(|next| next.found), reason) {
+            (Some(found), FinishReason::Length) => Ok(Ok(found)),
+            (_, FinishReason::Cancelled | FinishReason::Deadline) => Ok(Err(reason)),
+            _ => Err(Error::internal("expected continuations of a text, found none")),
+        }
+    }
+
     /// Computes to the end, and gives each event to `listener`. A break cancels the request, whose further events nobody
     /// gets; the completion comes all the same.
     ///
@@ -267,16 +283,17 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// Runs one pass and takes those streams out of `running`, all of one model, that have ended, with what they gave.
-pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Result<Completion>)> {
+/// Runs one pass and takes those streams out of `running`, all of one model, that have ended: what they give is there. An error is
+/// that of the pass, for each of them.
+pub(crate) fn run_together<K>(running: &mut Vec<(K, Stream)>) -> Vec<(K, Result<Stream>)> {
     let Some(slot) = running.iter().find_map(|(_, stream)| stream.slot.as_ref()) else {
-        return running.drain(..).map(|(index, stream)| (index, stream.finish())).collect();
+        return running.drain(..).map(|(key, stream)| (key, Ok(stream))).collect();
     };
     let loaded = Arc::clone(&slot.loaded);
     let step = || {
         let busy = loaded.step(loaded.engine()?)?;
         let mut engine = loaded.engine()?;
-        let ended = |(_, stream): &(usize, Stream)| {
+        let ended = |(_, stream): &(K, Stream)| {
             engine.job(stream.id, &stream.ticket).is_none_or(|job| job.is_finished())
         };
         let ended: Vec<bool> = running.iter().map(ended).collect();
@@ -286,11 +303,11 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
         }
     };
     match step() {
-        Err(error) => running.drain(..).map(|(index, _)| (index, Err(error.clone()))).collect(),
+        Err(error) => running.drain(..).map(|(key, _)| (key, Err(error.clone()))).collect(),
         Ok(ended) => {
             let mut ended = ended.into_iter();
             let done = running.extract_if(.., |_| ended.next().unwrap_or(true));
-            done.map(|(index, stream)| (index, stream.finish())).collect()
+            done.map(|(key, stream)| (key, Ok(stream))).collect()
         }
     }
 }
