@@ -151,7 +151,11 @@ pub(crate) fn without_effect(config: &ModelConfig) -> Vec<String> {
     let keys = keys.filter(|(key, value)| unheeded(key, value));
     keys.map(|(key, value)| {
         let known = KEYS.iter().any(|(known, _)| *known == key);
-        let why = if known { "is not supported" } else { "is not known" };
+        let why = match key {
+            "num_beams" | "num_return_sequences" => "is for requests to ask for (num_beams, n)",
+            _ if known => "is not supported",
+            _ => "is not known",
+        };
         format!("{}: {key} {} {why} and has no effect", config.file(), super::config::short(value))
     })
     .collect()
