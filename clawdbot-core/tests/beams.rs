@@ -206,8 +206,11 @@ fn where_there_is_no_beam_search_it_is_an_error() {
             (ErrorKind::InvalidArgument, &json!("num_beams"))
         );
     }
-    let tools = json!([{"type": "function", "function": {"name": "f", "strict": true, "parameters": {"type": "object"}}}]);
-    let options = beams(4, 1).tool_format("hermes");
-    let error = model.chat(&chat.tools(tools), &options).unwrap_err();
+    let template = "{% for m in messages %}{{ m.content }}{% endfor %}{% if tools %}<tool_call>{% endif %}";
+    let template = ModelOptions::default().chat_template(template.to_owned());
+    let model = load(&Source::Builtin, threads(1), &template);
+    let tools = |strict: bool| json!([{"type": "function", "function": {"name": "f", "strict": strict, "parameters": {"type": "object"}}}]);
+    let error = model.chat(&chat.clone().tools(tools(true)), &beams(4, 1)).unwrap_err();
     assert!(error.message().contains("num_beams: expected 1 where calls are enforced"), "{error}");
+    assert_eq!(model.chat(&chat.tools(tools(false)), &beams(4, 1)).unwrap().token_ids.len(), 10);
 }

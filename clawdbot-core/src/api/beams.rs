@@ -156,7 +156,7 @@ impl Beams {
             let (options, bad_words) = (self.options.clone(), self.bad_words.clone());
             let mut job = Job::step(options, self.prompt.len(), bad_words, self.search.candidates());
             job.count_deadline_from(self.called);
-            job.ticket = self.cancel.ticket();
+            (job.ticket, job.processor) = (self.cancel.ticket(), self.given.logits_processor.clone());
             session.step(token, job, self.adapter.clone(), &self.cancel)
         };
         self.sessions.iter().zip(tokens).map(step).collect()
