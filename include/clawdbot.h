@@ -848,6 +848,12 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  *   after `seed`. Streams and sessions give one. Default: 1.
  * - best_of (a whole number from 1 to 128): Generate this many, and give the `n` whose tokens have the highest mean
  *   log-probability, best first. Default: `n`, in the order of their seeds.
+ * - num_beams (a whole number from 1 to 32): Beams of a beam search, which keeps so many of the most likely texts while
+ *   it generates; 1 is off. The best `n` are given, best first. Default: 1.
+ * - length_penalty (a finite number): The score of a text in a beam search is its log-probability, divided by its
+ *   length to this power: above 0, longer texts gain. Default: the model's, or 1.
+ * - early_stopping (one of false, true, never): When a beam search ends: `true`, with `num_beams` finished texts;
+ *   `false`, when better ones are unlikely; `never`, when there can be none. Default: the model's, or false.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely

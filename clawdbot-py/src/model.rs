@@ -169,6 +169,12 @@ impl Model {
     ///   sessions give one. Value: a whole number from 1 to 128. Default: 1.
     /// - best_of: Generate this many, and give the `n` whose tokens have the highest mean log-probability, best first.
     ///   Value: a whole number from 1 to 128. Default: `n`, in the order of their seeds.
+    /// - num_beams: Beams of a beam search, which keeps so many of the most likely texts while it generates; 1 is off.
+    ///   The best `n` are given, best first. Value: a whole number from 1 to 32. Default: 1.
+    /// - length_penalty: The score of a text in a beam search is its log-probability, divided by its length to this
+    ///   power: above 0, longer texts gain. Default: the model's, or 1.
+    /// - early_stopping: When a beam search ends: `True`, with `num_beams` finished texts; `False`, when better ones
+    ///   are unlikely; `never`, when there can be none. Default: the model's, or False.
     /// - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
     ///   model's, or until the context is full.
     /// - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:

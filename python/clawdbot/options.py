@@ -36,6 +36,15 @@ class GenerateOptions(TypedDict, total=False):
     best_of: int | None
     """Generate this many, and give the `n` whose tokens have the highest mean log-probability, best first. Value: a
     whole number from 1 to 128. Default: `n`, in the order of their seeds."""
+    num_beams: int | None
+    """Beams of a beam search, which keeps so many of the most likely texts while it generates; 1 is off. The best
+    `n` are given, best first. Value: a whole number from 1 to 32. Default: 1."""
+    length_penalty: float | None
+    """The score of a text in a beam search is its log-probability, divided by its length to this power: above 0,
+    longer texts gain. Default: the model's, or 1."""
+    early_stopping: Literal["false", "true", "never"] | None
+    """When a beam search ends: `True`, with `num_beams` finished texts; `False`, when better ones are unlikely;
+    `never`, when there can be none. Default: the model's, or False."""
     max_tokens: int | None
     """Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the model's, or
     until the context is full."""

@@ -6,11 +6,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::alternatives::{Alternatives, Ending};
+use super::alternatives::Alternatives;
 use super::beams::{Beams, Next};
 use super::items::Item;
 use super::loaded::Loaded;
 use super::model::Model;
+use super::pending::Pending;
 use super::reply::Reply;
 use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
 use crate::cancel::{CancelHandle, Progress, cancelled};
@@ -99,7 +100,7 @@ impl Model {
             (vec![stream], None)
         } else {
             let Alternatives { streams, ending } = self.alternatives(prompt, options, called, cancel)?;
-            (streams, Some(ending))
+            (streams, Some(Box::new(ending)))
         };
         let completions = streams.iter().map(|_| None).collect();
         Ok((streams, Pending::Completions { ending, completions }))
@@ -251,35 +252,6 @@ struct Batch<I: Iterator, E> {
     results: Vec<Option<Result<Completion, E>>>,
     done: u64,
     called: Instant,
-}
-
-/// A request that has begun.
-enum Pending {
-    /// `ending`: `None` of a request for one completion.
-    Completions { ending: Option<Ending>, completions: Vec<Option<Completion>> },
-    /// A beam search.
-    Beams(Box<Beams>),
-}
-
-impl Pending {
-    /// Takes what its stream number `place` gave. Returns what comes of it: further streams, or the result when all is there.
-    fn take(&mut self, place: usize, ended: Stream) -> Result<Next> {
-        match self {
-            Pending::Beams(beams) => beams.take(place, ended),
-            Pending::Completions { ending, completions } => {
-                completions[place] = Some(ended.finish()?);
-                if completions.iter().any(Option::is_none) {
-                    return Ok(Next::Waits);
-                }
-                let mut completions = std::mem::take(completions).into_iter().flatten();
-                let whole = match ending {
-                    None => completions.next(),
-                    Some(ending) => Some(ending.choose(completions.collect())?),
-                };
-                Ok(whole.map_or(Next::Waits, |whole| Next::Done(Box::new(whole))))
-            }
-        }
-    }
 }
 
 impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {

@@ -41,6 +41,7 @@ mod share;
 #[cfg(test)]
 mod simulation;
 mod speculation;
+mod step;
 mod swap;
 mod swapped;
 #[cfg(test)]
