@@ -39,7 +39,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     }
     let model = load(args.model.as_ref(), &args.common.load.options()?, &args.common)?;
     let options = args.lora.load(&model, options)?;
-    if options.n > 1 || options.best_of.is_some_and(|best_of| best_of > 1) {
+    if options.n > 1 || options.num_beams > 1 || options.best_of.is_some_and(|best_of| best_of > 1) {
         return several(&model, &prompt, &options, output);
     }
     let stream = model.stream(prompt.as_str(), &options)?;
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
-/// Prints several completions of the prompt, a blank line apart, when all are there.
+/// Prints what cannot be streamed when all is there: the best text of a beam search, or several completions, a blank line apart.
 fn several(
     model: &Model,
     prompt: &str,

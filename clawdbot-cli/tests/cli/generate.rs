@@ -61,6 +61,22 @@ fn options_change_what_is_computed() {
 }
 
 #[test]
+fn beams_and_several_completions_are_printed_when_they_are_all_there() {
+    let args = ["generate", "--temperature", "0", "--max-tokens", "8", "--quiet"];
+    let texts = |more: &[&str]| run(&[&args[..], more].concat()).text();
+    let json = |more: &[&str]| run(&[&args[..], &["--json"], more].concat()).json();
+    let best = json(&["--num-beams", "3", "--n", "2"]);
+    let other = &best["alternatives"][0]["text"];
+    assert_eq!(best["options"]["num_beams"], 3);
+    assert_ne!(best["text"], *other);
+    let expected = format!("{}\n\n{}", best["text"].as_str().unwrap(), other.as_str().unwrap());
+    assert_eq!(texts(&["--num-beams", "3", "--n", "2"]), expected);
+    let error = run(&[&args[..], &["--num-beams", "2", "--n", "3"]].concat());
+    assert_eq!(error.code, Some(2));
+    assert!(error.stderr.contains("--n: expected at most num_beams, 2"), "{}", error.stderr);
+}
+
+#[test]
 fn stop_texts_end_the_text() {
     let args = ["generate", "--temperature", "0", "--max-tokens", "60", "--json"];
     let text = run(&args).json()["text"].as_str().unwrap().to_owned();
