@@ -4,6 +4,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::{KvCache, LayerState, PageId, PageTables};
 use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Budget;
 
 /// Bytes that the cache takes for a sequence.
 pub(crate) trait Pages {
@@ -54,15 +55,18 @@ impl KvCache {
             }
             // Free pages of other groups can be returned to the budget.
             self.trim_reserve();
-            let page = self.groups[group].pool.take();
-            if page.is_err() && (self.forget_prefix() || self.forget_entries(group)) {
+            let error = match self.groups[group].pool.take() {
+                Ok(page) => return Ok(page),
+                Err(error) => error,
+            };
+            if self.forget_prefix() || self.forget_entries(group) {
                 continue;
             }
-            if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
-                // The budget allowed it, but the system did not.
+            // The budget allowed it, but the system did not. What the budget has left now says nothing of that: others give back.
+            if Budget::lacking(&error).is_none() {
                 self.ceiling = self.allocated_bytes();
             }
-            return page;
+            return Err(error);
         }
     }
 
@@ -108,9 +112,10 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::options::KvType;
-    use crate::runtime::Budget;
 
     /// What is counted beforehand is what is taken, in any chunks.
     #[test]
@@ -137,5 +142,28 @@ mod tests {
         let error = cache.refusal(1 << 20, 1, 0);
         assert_eq!(error.kind(), ErrorKind::OutOfBudget);
         assert!(error.message().contains("1048576 tokens"), "{error}");
+    }
+
+    #[test]
+    fn what_others_take_for_a_moment_is_no_limit_for_ever() {
+        let budget = Budget::new(Some(1 << 16));
+        let layers = [LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 }];
+        let mut cache = KvCache::new(KvType::F32, &layers, &budget).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(budget.reserve_growing(1 << 16, "another's"));
+                }
+            });
+            for _ in 0..20_000 {
+                if let Ok(page) = cache.take(0) {
+                    cache.groups[0].pool.give_back(page);
+                    cache.trim_reserve();
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert_eq!(cache.capacity(), 1 << 16);
     }
 }
