@@ -362,6 +362,87 @@ fn a_tight_budget() {
     assert_eq!(refused(&tiny, &kept).kind(), ErrorKind::OutOfBudget);
 }
 
+/// Calls `f` before its last byte is read.
+struct Meanwhile<'a, F>(&'a [u8], Option<F>);
+
+impl<F: FnOnce()> Read for Meanwhile<'_, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (last, first) = (self.0.len().saturating_sub(1), self.0);
+        if last == 0
+            && let Some(f) = self.1.take()
+        {
+            f();
+        }
+        let len = buffer.len().min(if last == 0 { first.len() } else { last });
+        buffer[..len].copy_from_slice(&first[..len]);
+        self.0 = &first[len..];
+        Ok(len)
+    }
+}
+
+/// Calls its function with the number of bytes that it has, before it takes more.
+struct Calls<F>(Vec<u8>, F);
+
+impl<F: FnMut(usize)> Write for Calls<F> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.1(self.0.len());
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Nobody waits for the reader or writer of a session: who needs its memory gets it, and what was restored is computed again.
+#[test]
+fn slow_readers_and_writers_hinder_nobody() {
+    let free = load(&Source::Builtin, None, &ModelOptions::default());
+    let fixed = free.runtime().memory_used();
+    let kept = saved(&conversation(&free, 500));
+    let expected = free.restore_session_from(kept.as_slice()).unwrap().generate(&greedy(6)).unwrap();
+    let pages = |tokens: u64| tokens.div_ceil(64) * 64 * free.info().plan.kv_bytes_per_token;
+    let model = load(&Source::Builtin, Some(fixed + pages(640) + (64 << 10)), &ModelOptions::default());
+    let alone = bits(&free.generate(prompt(400, 1), &greedy(9)).unwrap());
+    let request = || assert!(bits(&model.generate(prompt(400, 1), &greedy(9)).unwrap()) == alone);
+    let mut restored = model.restore_session_from(Meanwhile(&kept, Some(request))).unwrap();
+    let answer = restored.generate(&greedy(6)).unwrap();
+    assert!(bits(&answer) == bits(&expected) && answer.usage.cached_tokens == 0);
+    // Another session that is restored needs the memory too, and keeps it.
+    let mut other = None;
+    let restore = || other = Some(model.restore_session_from(kept.as_slice()).unwrap());
+    let mut restored = model.restore_session_from(Meanwhile(&kept, Some(restore))).unwrap();
+    for (session, cached) in [(other.as_mut().unwrap(), true), (&mut restored, false)] {
+        let answer = session.generate(&greedy(6)).unwrap();
+        assert_eq!(answer.usage.cached_tokens > 0, cached);
+        assert!(bits(&answer) == bits(&expected));
+    }
+    drop(other);
+    let used = model.runtime().memory_used();
+    // What a file says is checked also then.
+    let mut damaged = kept.clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert!(model.restore_session_from(Meanwhile(&damaged, Some(request))).is_err());
+    assert!(model.runtime().memory_used() <= used);
+    // A writer that is slow, in memory for a page more than the session has.
+    let session = conversation(&model, 500);
+    let tokens = session.tokens().unwrap();
+    let whole = saved(&session);
+    let mut asked = false;
+    let mut slow = Calls(Vec::new(), |written| {
+        if written > whole.len() / 2 && !std::mem::replace(&mut asked, true) {
+            request();
+        }
+    });
+    match session.save_to(&mut slow) {
+        Ok(_) => assert!(slow.0 == whole),
+        // Its pages were what the request needed.
+        Err(error) => assert_eq!(error.kind(), ErrorKind::OutOfBudget),
+    }
+    assert!(asked);
+    assert_eq!(session.tokens().unwrap(), tokens);
+}
+
 /// A file that claims much costs little.
 #[test]
 fn what_a_file_claims_is_not_allocated() {

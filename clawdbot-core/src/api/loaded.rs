@@ -5,13 +5,14 @@ use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use super::bounds::Bounds;
 use super::constrain::Constraints;
 use super::spellings::Spellings;
 use super::users::Users;
 use crate::cancel::{CancelHandle, cancelled};
-use crate::engine::{Engine, Limits};
+use crate::engine::{Engine, Limits, Room};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::decoder::Decoder;
@@ -180,9 +181,13 @@ impl Loaded {
                         let mut engine = self.engine()?;
                         (engine.number(), engine.make_some_room(self)?)
                     };
+                    if room == Room::Soon {
+                        std::thread::sleep(Duration::from_millis(1));
+                        continue;
+                    }
                     let lacking = Budget::lacking(&error).unwrap_or(1).max(1);
                     let holders = self.runtime.budget().holders();
-                    if !room && holders.ask(number, lacking, true).bytes == 0 {
+                    if room == Room::None && holders.ask(number, lacking, true).bytes == 0 {
                         return Err(error);
                     }
                 }

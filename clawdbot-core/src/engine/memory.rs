@@ -1,6 +1,7 @@
 //! Which sequences get pages, and which lose them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Engine;
 use super::entry::{Entry, Limits, Memory, SequenceId};
@@ -13,6 +14,19 @@ use super::share::{Share, StatePositions};
 use super::swapped::Swapped;
 use crate::error::{Error, Result};
 use crate::forward::pooling::Pooler;
+
+/// How long a caller has pages before another one gets them.
+const LOAN: Duration = Duration::from_millis(20);
+
+/// Whether there is memory that was missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There may be enough now.
+    Made,
+    /// Other callers have it, for a moment.
+    Soon,
+    None,
+}
 
 impl Engine {
     /// Plans the next pass and finds pages for it. `None` if no sequence has work.
@@ -32,8 +46,8 @@ impl Engine {
         self.wait_for_prefixes(&mut entries);
         let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
         let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
-        // Pages on their way back are in no pool, and what drafters hold is given up where it is missed.
-        let more = self.reading_bytes().saturating_add(self.draft_bytes());
+        // Pages on their way back are in no pool; what drafters hold, and what is lent, is given up where it is missed.
+        let more = self.reading_bytes() + self.draft_bytes() + self.cache.lent_bytes();
         self.groups.tell(&mut entries);
         let plan = loop {
             let capacity = self.cache.capacity().saturating_add(more);
@@ -149,7 +163,7 @@ impl Engine {
                 index += 1;
                 continue;
             };
-            if self.reclaim(|id| shares.iter().any(|share| share.id == id)) {
+            if self.reclaim_all(|id| shares.iter().any(|share| share.id == id)) {
                 continue;
             }
             match self.victim(share.id) {
@@ -206,6 +220,11 @@ impl Engine {
         };
         self.evict(id);
         true
+    }
+
+    /// [`Engine::reclaim`], and at last pages that are lent.
+    pub(super) fn reclaim_all(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
+        self.reclaim(spared) || self.cache.take_back(Duration::ZERO)
     }
 
     /// The latest running request with pages, if it came after `id`. Earlier requests are never disturbed.
@@ -306,7 +325,8 @@ impl Engine {
     /// Bytes that sequences, and what is kept of earlier ones, hold.
     pub(crate) fn held_bytes(&self) -> u64 {
         let cached = self.cache.allocated_bytes().saturating_add(self.cache.entry_bytes());
-        cached.saturating_add(self.draft_bytes()).saturating_add(self.requests.more_bytes())
+        let more = self.draft_bytes() + self.cache.lent_bytes();
+        cached.saturating_add(more).saturating_add(self.requests.more_bytes())
     }
 
     /// Frees some memory that nobody needs now, pages in reserve first. Returns whether there was any.
@@ -314,30 +334,30 @@ impl Engine {
         if self.cache.trim_reserve() {
             return true;
         }
-        let freed = self.reclaim(|_| false);
+        let freed = self.reclaim_all(|_| false);
         // What has given way may be in reserve.
         self.cache.trim_reserve();
         freed
     }
 
     /// Releases some memory for a caller that has no sequence yet: pages that nobody needs now, or what requests free while one
-    /// step is computed. Returns whether trying again makes sense.
+    /// step is computed, or pages that another such caller has had for a while.
     ///
     /// # Errors
     /// As [`Engine::step`].
-    pub(crate) fn make_some_room(&mut self, model: &impl Served) -> Result<bool> {
-        if self.free_some() {
-            return Ok(true);
+    pub(crate) fn make_some_room(&mut self, model: &impl Served) -> Result<Room> {
+        let freed = self.cache.trim_reserve() || self.reclaim(|_| false);
+        let stepped = !freed && self.step(model)?;
+        // What has given way, and what a request that ended leaves, may be in reserve.
+        if self.cache.trim_reserve() || freed || stepped || self.cache.take_back(LOAN) {
+            return Ok(Room::Made);
         }
-        let stepped = self.step(model)?;
-        // A request that ended leaves pages in reserve.
-        let reserve = self.cache.trim_reserve();
-        Ok(stepped || reserve)
+        Ok(if self.cache.lent_bytes() > 0 { Room::Soon } else { Room::None })
     }
 
     /// Frees some pages for `id`. Returns whether there were any.
     fn make_room(&mut self, id: SequenceId) -> bool {
-        if self.reclaim(|other| other == id) {
+        if self.reclaim_all(|other| other == id) {
             return true;
         }
         // A request that does not run yet disturbs nobody.

@@ -88,6 +88,7 @@ pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 use groups::Groups;
 pub(crate) use job_text::{JobText, Said};
 pub(crate) use mailbox::{Mailbox, Taken};
+pub(crate) use memory::Room;
 pub(crate) use mtp::{Mtp, mtp_rows};
 use others::Others;
 use pacing::Pacing;

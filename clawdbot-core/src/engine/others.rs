@@ -3,6 +3,8 @@
 //! An engine is asked while the one that asks is locked, so nobody waits for it. Where one was busy, requests that find no
 //! memory wait instead of failing, and who has the step computed asks again without a lock ([`Engine::take_wanted`]).
 
+use std::time::Duration;
+
 use super::Engine;
 use super::sequence::Spare;
 use crate::runtime::Budget;
@@ -68,14 +70,16 @@ impl Engine {
         self.others.had_nothing = true;
     }
 
-    /// For another engine: gives back `bytes` bytes or more of what nobody needs now (pages in reserve, those of the prefix cache, and
-    /// those of idle sessions and of streams that nobody reads), or as many as there are. Returns how many.
+    /// For another engine: gives back `bytes` bytes or more of what nobody needs now (pages in reserve, those of the prefix cache, those
+    /// of idle sessions and of streams that nobody reads, and those that are lent), or as many as there are. Returns how many.
     pub(crate) fn give_way(&mut self, bytes: u64) -> u64 {
         let before = self.held_bytes();
         self.cache.trim_reserve();
         loop {
             let given = before.saturating_sub(self.held_bytes());
-            if given >= bytes || !(self.cache.forget_prefix() || self.evict_idle()) {
+            let gives = given < bytes
+                && (self.cache.forget_prefix() || self.evict_idle() || self.cache.take_back(Duration::ZERO));
+            if !gives {
                 self.measure();
                 return given;
             }

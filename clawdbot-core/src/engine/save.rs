@@ -7,7 +7,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 use super::Engine;
 use super::entry::SequenceId;
 use super::swapped::Swapped;
-use crate::cache::{KvCache, LoosePages, PageCopy, PageId, StoredPage};
+use crate::cache::{KvCache, Lent, PageId, StoredPage};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::runtime::Extent;
@@ -88,13 +88,14 @@ impl Engine {
         Ok(swapped.map(|swapped| self.swapped_image(swapped)))
     }
 
-    /// A page to read pages of a group into. It stays when others need memory.
+    /// A page to read a page of a group into.
     ///
     /// # Errors
     /// `Closed`, `OutOfBudget`.
-    pub(crate) fn blank_copy(&mut self, group: usize) -> Result<PageCopy> {
+    pub(crate) fn blank_copy(&mut self, group: usize) -> Result<Lent> {
         self.check_open()?;
-        self.cache.blank_copy(group)
+        let page = self.cache.blank_copy(group)?;
+        Ok(self.cache.lend(page))
     }
 
     /// A copy of a page of a held sequence that had `computed` tokens in its pages. `None` if it has lost them.
@@ -107,12 +108,13 @@ impl Engine {
         computed: usize,
         page: (usize, PageId),
         last: bool,
-    ) -> Result<Option<PageCopy>> {
+    ) -> Result<Option<Lent>> {
         if self.idle(id)?.computed != computed {
             return Ok(None);
         }
         let clear_from = Some(computed % PAGE_TOKENS).filter(|slot| last && *slot > 0);
-        self.cache.page_copy(page, clear_from).map(Some)
+        let copy = self.cache.page_copy(page, clear_from)?;
+        Ok(Some(self.cache.lend(copy)))
     }
 
     /// What is cached.
@@ -129,26 +131,28 @@ impl Engine {
     ///
     /// # Errors
     /// `Closed`; `OutOfBudget` if they do not fit; nothing is taken then.
-    pub(crate) fn loose_pages(&mut self, computed: usize) -> Result<LoosePages> {
+    pub(crate) fn lend_pages(&mut self, computed: usize) -> Result<Lent> {
         self.check_open()?;
-        self.cache.loose_pages(computed)
+        let pages = self.cache.loose_pages(computed)?;
+        Ok(self.cache.lend(pages))
     }
 
-    /// Gives an idle sequence, which has nothing cached, what was restored of its tokens.
+    /// Gives an idle sequence, which has nothing cached, what was restored of its tokens. If requests took the pages meanwhile, they are
+    /// computed again.
     ///
     /// # Errors
     /// As [`Engine::idle`].
     pub(crate) fn restore(
         &mut self,
         id: SequenceId,
-        pages: Option<LoosePages>,
+        pages: Option<Lent>,
         adapter: Option<Arc<Adapter>>,
         long: bool,
     ) -> Result<()> {
         self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(super::gone)?;
         (sequence.adapter, sequence.long) = (adapter, long);
-        if let Some(pages) = pages {
+        if let Some(pages) = pages.and_then(Lent::into_pages) {
             sequence.computed = pages.computed();
             sequence.tables = self.cache.adopt(pages);
             sequence.restored = true;

@@ -105,7 +105,7 @@ impl Engine {
         let pages = loop {
             match self.cache.loose_pages(computed) {
                 Ok(pages) => break pages,
-                Err(_) if self.reclaim(|other| other == id || spared.contains(&other)) => {}
+                Err(_) if self.reclaim_all(|other| other == id || spared.contains(&other)) => {}
                 Err(_) => return false,
             }
         };

@@ -94,7 +94,7 @@ fn what_was_restored_is_not_given_to_others() {
     let floats = bytes.as_chunks().0.iter().map(|float| f32::from_le_bytes(*float));
     let forged: Vec<u8> = floats.flat_map(|float| (float + 1.0).to_le_bytes()).collect();
     let restored = bench.engine.open().unwrap();
-    let mut pages = bench.engine.loose_pages(computed).unwrap();
+    let pages = bench.engine.lend_pages(computed).unwrap();
     pages.read(&mut forged.as_slice()).unwrap();
     bench.engine.append(restored, &tokens).unwrap();
     bench.engine.restore(restored, Some(pages), None, false).unwrap();

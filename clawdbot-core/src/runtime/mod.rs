@@ -26,7 +26,7 @@ pub(crate) use holders::Holder;
 pub(crate) use rows::{RowSizes, SharedRows};
 #[cfg(test)]
 pub(crate) use swap::Faults;
-pub(crate) use swap::{Extent, SwapSpace};
+pub(crate) use swap::{Extent, ExtentReader, SwapSpace};
 pub(crate) use turns::Next;
 
 use clawdbot_kernels::KernelSet;

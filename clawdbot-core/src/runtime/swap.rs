@@ -300,6 +300,7 @@ impl ExtentWriter {
 }
 
 /// Reads an extent.
+#[derive(Clone)]
 pub(crate) struct ExtentReader<'a> {
     extent: &'a Extent,
     /// Index of the next block.

@@ -20,12 +20,13 @@ use super::slot::Slot;
 use crate::api::loaded::Loaded;
 use crate::api::model::Model;
 use crate::api::saved::{CHECKSUM, Kind, Reader, Writer, is_saved, refuse};
-use crate::cache::{PageCopy, StoredPage};
+use crate::cache::StoredPage;
 use crate::cancel::CancelHandle;
 use crate::engine::{Held, Image, SwappedImage, lost};
 use crate::error::{Error, Result};
 use crate::forward::adapter::Adapter;
 use crate::load::fingerprint::{Fingerprint, of_adapter};
+use crate::runtime::ExtentReader;
 use crate::weights::{Readers, hex, no_file, open_regular, write_file};
 
 /// How often saving to a file begins again because requests took the session's memory.
@@ -92,7 +93,6 @@ impl Session {
             let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
             put(&bytes)?;
         }
-        let mut put_page = |copy: &PageCopy| copy.bytes().into_iter().try_for_each(&mut put);
         let (mut written, mut swapped) = (0, None);
         match image {
             Image::Swapped(image) => swapped = Some(image),
@@ -101,20 +101,26 @@ impl Session {
                     // The engine is locked for one page at a time; writing may take as long as it likes.
                     let last = pages.get(index + 1).is_none_or(|next| next.0 != page.0);
                     let copy = || loaded.engine()?.held_page(slot.id, computed, *page, last);
-                    let Some(copy) = loaded.when_there_is_room(&never, copy)? else {
+                    let mut of_page = 0;
+                    let copied = loop {
+                        let Some(copy) = loaded.when_there_is_room(&never, copy)? else { break false };
+                        if copy.write(&mut of_page, &mut put)? {
+                            break true;
+                        }
+                    };
+                    written += of_page;
+                    if !copied {
                         swapped = loaded.engine()?.held_swapped(slot.id)?;
                         if swapped.is_none() {
                             return Ok(None);
                         }
                         break;
-                    };
-                    put_page(&copy)?;
-                    written += 1;
+                    }
                 }
             }
         }
         if let Some(image) = swapped {
-            put_swapped(loaded, &image, written, &mut put_page)?;
+            put_swapped(loaded, &image, written, &mut put)?;
         }
         writer.finish().map(Some).map_err(io)
     }
@@ -133,34 +139,33 @@ fn held(slot: &Slot) -> Result<Held> {
     }
 }
 
-/// Writes an image from the swap space, without its first `written` pages. It needs memory for one page, whatever its length.
+/// Writes an image from the swap space, without its first `written` bytes. It needs memory for one page, whatever its length.
 ///
 /// # Errors
-/// Those of `put_page`; `OutOfBudget`; `Io` if it cannot be read, or is not what was written.
+/// Those of `put`; `OutOfBudget`; `Io` if it cannot be read, or is not what was written.
 fn put_swapped(
     loaded: &Loaded,
     image: &SwappedImage,
-    written: usize,
-    put_page: &mut dyn FnMut(&PageCopy) -> Result<()>,
+    mut written: u64,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let failed = |error| Error::stream("swap space", error);
     let mut reader = image.extent.reader();
-    let mut number = 0;
-    for pages in image.pages.chunk_by(|a, b| a.group == b.group) {
-        let Some(StoredPage { group, .. }) = pages.first().copied() else { continue };
-        let blank = || loaded.engine()?.blank_copy(group);
-        let mut copy = loaded.when_there_is_room(&CancelHandle::default(), blank)?;
-        for page in pages {
-            copy.read(&mut reader).map_err(failed)?;
-            if let Some(slot) = page.clear_from {
-                loaded.engine()?.cache().clear_copy(group, &mut copy, slot);
-            }
-            if page.is_wanted {
-                if number >= written {
-                    put_page(&copy)?;
-                }
-                number += 1;
-            }
+    let mut buffer = vec![0; BUFFER];
+    for page in &image.pages {
+        let known = if page.is_wanted { written.min(page.bytes) } else { page.bytes };
+        written -= if page.is_wanted { known } else { 0 };
+        if let Some(slot) = page.clear_from.filter(|_| known < page.bytes) {
+            reader = put_cut(loaded, reader, *page, slot, known, put)?;
+            continue;
+        }
+        let mut at = 0;
+        while at < page.bytes {
+            let len = (page.bytes - at).min(BUFFER as u64);
+            let part = &mut buffer[..len as usize];
+            reader.read_exact(part).map_err(failed)?;
+            put(&part[known.saturating_sub(at).min(len) as usize..])?;
+            at += len;
         }
     }
     match reader.is_sound() {
@@ -169,9 +174,37 @@ fn put_swapped(
     }
 }
 
+/// Writes the next page of `reader`, from the byte `written` on, with zeros for its tokens from `slot` on. Returns the reader after the
+/// page.
+///
+/// # Errors
+/// As [`put_swapped`].
+fn put_cut<'a>(
+    loaded: &Loaded,
+    reader: ExtentReader<'a>,
+    page: StoredPage,
+    slot: usize,
+    mut written: u64,
+    put: &mut dyn FnMut(&[u8]) -> Result<()>,
+) -> Result<ExtentReader<'a>> {
+    loop {
+        let blank = || loaded.engine()?.blank_copy(page.group);
+        let copy = loaded.when_there_is_room(&CancelHandle::default(), blank)?;
+        let mut after = reader.clone();
+        copy.read(&mut after).map_err(|error| Error::stream("swap space", error))?;
+        let engine = loaded.engine()?;
+        copy.change(|copy| engine.cache().clear_copy(copy, slot));
+        drop(engine);
+        if copy.write(&mut written, put)? {
+            return Ok(after);
+        }
+    }
+}
+
 impl Model {
     /// A session from a file that [`Session::save`] has written. Nothing is computed: `Usage::cached_tokens` of its next request
-    /// shows that, and all that follows has the bits that it would have had. An adapter that the session used has to be loaded,
+    /// shows that, and all that follows has the bits that it would have had. Only where requests need the memory before that, its
+    /// tokens are computed again. An adapter that the session used has to be loaded,
     /// under any name.
     ///
     /// # Errors
@@ -254,8 +287,8 @@ fn restore<R: Read>(loaded: Arc<Loaded>, reader: R, name: &str, length: Option<u
     let pages = match computed {
         0 => None,
         _ => {
-            let take = || loaded.engine()?.loose_pages(computed);
-            let mut pages = loaded.when_there_is_room(&never, take)?;
+            let take = || loaded.engine()?.lend_pages(computed);
+            let pages = loaded.when_there_is_room(&never, take)?;
             pages.read(&mut reader).map_err(|error| reader.failed(error))?;
             if !pages.are_finite() {
                 return Err(reader.refuse("keys and values that are finite", "others"));
