@@ -6,6 +6,7 @@ mod draft;
 mod formats;
 mod keywords;
 mod limits;
+mod multiples;
 mod numbers;
 mod pattern;
 mod reader;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::draft::Draft;
 use super::formats::{self, Format};
 use super::keywords::{Keyword, kind};
-use super::{limits, numbers, pattern, values};
+use super::{limits, multiples, numbers, pattern, values};
 use crate::error::{Error, Result};
 
 /// The names of types.
@@ -167,6 +167,7 @@ impl Reader<'_> {
         if out.get("multipleOf").is_some_and(|of| of.as_f64().is_none_or(|of| of <= 0.0)) {
             return Err(place.refused("multipleOf", "expected a number above 0"));
         }
+        multiples::enumerate(&mut out).map_err(|reason| place.refused("multipleOf", &reason))?;
         numbers::split(&mut out).map_err(|(keyword, reason)| place.refused(keyword, &reason))?;
         Ok(Value::Object(out))
     }
