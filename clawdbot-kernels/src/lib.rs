@@ -48,6 +48,7 @@ mod limits;
 mod matrix;
 pub mod memory;
 mod minima;
+mod moments;
 pub mod numa;
 mod packing;
 mod panels;
@@ -194,6 +195,9 @@ pub struct KernelSet {
     activate_in_place: Slot<row_ops::ActivateInPlace>,
     add_scaled: Slot<row_ops::AddScaled>,
     scale_and_cap: Slot<row_ops::ScaleAndCap>,
+    mean_square: Slot<moments::MeanSquare>,
+    cut_off: Slot<moments::CutOff>,
+    multiply: Slot<moments::Multiply>,
     causal_conv: Slot<recurrent::CausalConv>,
     l2_norm: Slot<recurrent::L2Norm>,
     delta_rule: Slot<recurrent::DeltaRule>,
@@ -267,6 +271,9 @@ macro_rules! kernel_set {
             activate_in_place: slot!($entry, row_ops::ActivateInPlace),
             add_scaled: slot!($entry, row_ops::AddScaled),
             scale_and_cap: slot!($entry, row_ops::ScaleAndCap),
+            mean_square: slot!($entry, moments::MeanSquare),
+            cut_off: slot!($entry, moments::CutOff),
+            multiply: slot!($entry, moments::Multiply),
             causal_conv: slot!($entry, recurrent::CausalConv),
             l2_norm: slot!($entry, recurrent::L2Norm),
             delta_rule: slot!($entry, recurrent::DeltaRule),

@@ -20,7 +20,7 @@ const CRATES: &[Crate] = &[
             &["error"],
             &["memory", "numa", "threads", "unchecked"],
             &["simd"],
-            &["activation", "hadamard", "recurrent", "rope", "row_ops", "tiles", "vector"],
+            &["activation", "hadamard", "moments", "recurrent", "rope", "row_ops", "tiles", "vector"],
             &[
                 "bf16_dot",
                 "codes",
