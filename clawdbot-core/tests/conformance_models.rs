@@ -113,7 +113,9 @@ fn older_text(config: &mut Map<String, Value>) {
         let scaling = if rope["rope_type"] == "default" { Value::Null } else { Value::Object(rope.clone()) };
         config.insert("rope_scaling".into(), scaling);
     }
-    let types = config.remove("layer_types");
+    // Which always has a list.
+    let listed = config["model_type"] == "gemma3n_text";
+    let types = if listed { None } else { config.remove("layer_types") };
     config.remove("_sliding_window_pattern");
     if types.is_some() && matches!(config["model_type"].as_str(), Some("gemma3_text" | "cohere2")) {
         config.insert("sliding_window_pattern".into(), 2.into());

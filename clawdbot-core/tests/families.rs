@@ -28,11 +28,21 @@ fn tokens(length: u32, salt: u32) -> Vec<u32> {
 }
 
 /// Families whose states matter: recurrent ones, and one with windows to compare with.
-const STATEFUL: [&str; 9] =
-    ["lfm2", "qwen3_next", "qwen3_5", "granite4", "nemotron_h", "gemma2", "gemma4", "deepseek_v3", "llama4"];
+const STATEFUL: [&str; 10] = [
+    "lfm2",
+    "qwen3_next",
+    "qwen3_5",
+    "granite4",
+    "nemotron_h",
+    "gemma2",
+    "gemma3n",
+    "gemma4",
+    "deepseek_v3",
+    "llama4",
+];
 
 /// Those of them that keep no states, but pages that are given back.
-const WINDOWED: [&str; 3] = ["gemma2", "gemma4", "llama4"];
+const WINDOWED: [&str; 4] = ["gemma2", "gemma3n", "gemma4", "llama4"];
 
 #[test]
 fn sessions_go_back_to_any_length() {

@@ -41,6 +41,7 @@ fn sources() -> Vec<Source> {
         "qwen3_5_moe",
         "ministral3",
         "granite4",
+        "gemma3n",
         "gemma4",
         "gemma4_moe",
         "phi2",

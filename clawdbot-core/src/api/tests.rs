@@ -557,10 +557,13 @@ proptest! {
             "attention_k_eq_v": false, "num_global_key_value_heads": null, "num_kv_shared_layers": 1,
             "global_head_dim": null, "per_layer_config": null, "use_double_wide_mlp": true,
             "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": null, "enable_moe_block": true,
-            "top_k_experts": 2, "text_config": null});
+            "top_k_experts": 2, "text_config": null, "altup_num_inputs": 3, "altup_active_idx": 1,
+            "altup_correct_scale": true, "laurel_rank": 4, "activation_sparsity_pattern": null});
         if architecture.starts_with("Gemma4") {
             value["rope_parameters"] = json!({"full_attention": {"rope_theta": 1e6, "rope_type": "proportional"},
                 "sliding_attention": {"rope_theta": 1e4}});
+        } else if architecture.starts_with("Gemma3n") {
+            value["sliding_window"] = json!(4);
         } else if architecture.starts_with("Ministral3") {
             value["rope_parameters"] = json!({"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1});
         }

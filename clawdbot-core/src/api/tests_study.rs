@@ -335,6 +335,7 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
     };
     Decoder {
         layer_inputs: None,
+        streams: None,
         spec: from.spec.clone(),
         embedding: pack(Part::Head, &from.embedding),
         input: InputTables { positions: None, token_types: None, norm: None },
@@ -366,6 +367,8 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                     }),
                     mlp_out_norm: layer.mlp_out_norm.clone(),
                     mlp_sum_norm: None,
+                    low_rank: None,
+                    streams: None,
                     input: None,
                     scalar: None,
                 }

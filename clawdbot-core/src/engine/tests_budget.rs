@@ -39,9 +39,10 @@ pub(super) fn counts(model: &Model) -> (u64, u64) {
     (engine.counts.passes, engine.counts.rows)
 }
 
-/// Full attention; sliding windows; two with recurrent states, with and without experts.
+/// Full attention; sliding windows, with several residual streams or one; two with recurrent states, with and without
+/// experts.
 pub(super) fn sources() -> Vec<Source> {
-    let families = ["gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
+    let families = ["gemma3n", "gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
     [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
 }
 

@@ -15,18 +15,20 @@ use clawdbot_kernels::PackedMatrix;
 use clawdbot_kernels::memory::zeros;
 
 use super::batch::Batch;
-use super::blocks::{Mlp, join};
+use super::blocks::{LowRank, Mlp, join};
+use super::dense::Dense;
 use super::head::Head;
 use super::layer_inputs::{LayerInput, LayerInputBuffers, LayerInputs};
 use super::linear::{GatedMlp, InputTables, Linear};
 use super::mixers::{MixContext, Mixer};
 use super::moe::{MoeBuffers, MoeInput};
 use super::ops::{
-    ActivatedMlp, AddedTables, Buffer, Cache, Codes, Embedding, LayerRef, Memory, Norm, Ops, Rows, Shape,
-    Store, WorkspaceOf,
+    ActivatedMlp, AddedTables, Cache, Codes, Embedding, LayerRef, Memory, Norm, Ops, Rows, Shape, Store,
+    WorkspaceOf,
 };
 use super::rope::RopeTables;
 use super::scratch::{MlpScratch, MoeScratch, PassSize, Scratch};
+use super::streams::{ActiveStream, LayerStreams, Streams};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{DecoderSpec, HeadShape};
 
@@ -51,6 +53,8 @@ pub(crate) struct DecoderLayer {
     pub(crate) mixer: Mixer,
     /// The output projection of the mixer
     pub(crate) o: Linear,
+    /// Added to the mixer's result
+    pub(crate) low_rank: Option<LowRank>,
     /// Of the mixer's result, before it is added
     pub(crate) attention_out_norm: Option<Vec<f32>>,
     /// Of the residual stream, after the mixer's result is added
@@ -62,6 +66,8 @@ pub(crate) struct DecoderLayer {
     pub(crate) mlp_out_norm: Option<Vec<f32>>,
     /// Of the residual stream, after the MLP's result is added
     pub(crate) mlp_sum_norm: Option<Vec<f32>>,
+    /// Where there are several residual streams
+    pub(crate) streams: Option<LayerStreams>,
     /// Per-layer embeddings, added after the MLP
     pub(crate) input: Option<LayerInput>,
     /// Multiplier of the residual stream at the end of the layer
@@ -73,8 +79,15 @@ impl DecoderLayer {
     pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
         let mut matrices = self.mixer.matrices();
         matrices.push(&self.o.weight);
+        if let Some(block) = &self.low_rank {
+            matrices.extend([&block.left.weight, &block.right.weight]);
+        }
         let mlps: Vec<&GatedMlp> = match &self.mlp {
             Mlp::Dense(mlp) => vec![mlp],
+            Mlp::Sparse(mlp) => {
+                matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
+                Vec::new()
+            }
             Mlp::Plain(mlp) => {
                 matrices.extend([&mlp.up.weight, &mlp.down.weight]);
                 Vec::new()
@@ -95,12 +108,6 @@ impl DecoderLayer {
     }
 }
 
-/// A layer of the dense head, in f32.
-pub(crate) struct Dense {
-    pub(crate) linear: Linear,
-    pub(crate) norm: Option<Vec<f32>>,
-}
-
 /// All weights of a model, packed.
 pub(crate) struct Decoder {
     pub(crate) spec: DecoderSpec,
@@ -108,6 +115,7 @@ pub(crate) struct Decoder {
     pub(crate) embedding: PackedMatrix,
     pub(crate) input: InputTables,
     pub(crate) layer_inputs: Option<LayerInputs>,
+    pub(crate) streams: Option<Streams>,
     pub(crate) layers: Vec<DecoderLayer>,
     /// `[hidden_size]`
     pub(crate) norm: Option<Vec<f32>>,
@@ -144,6 +152,10 @@ struct Stream<'a, R> {
 }
 
 impl<R> Stream<'_, R> {
+    fn active(&mut self) -> ActiveStream<'_, R> {
+        ActiveStream { x: &mut *self.x, normed: &mut *self.normed }
+    }
+
     /// `normed = norm(x)`, or a copy of `x`.
     fn norm<O: Ops<Memory: Memory<Rows = R>>>(
         &mut self,
@@ -202,6 +214,11 @@ impl Decoder {
             return Ok(Pass::Cancelled);
         }
 
+        if let Some(weights) = &self.streams {
+            let Scratch { hidden, sublayer, streams, codes, .. } = &mut *scratch;
+            let shape = Shape { rows: batch.rows(), width: spec.hidden_size };
+            weights.merge(ops, ActiveStream { x: hidden, normed: sublayer }, shape, streams, codes)?;
+        }
         let norm = self.norm.as_ref().map(|gains| Norm::of(spec, gains));
         ops.take_rows(&scratch.hidden, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
         self.head(self.norm.as_deref()).forward(ops, &batch.logits_rows, scratch)?;
@@ -237,6 +254,9 @@ impl Decoder {
         if let Some(weights) = &self.layer_inputs {
             weights.forward(ops, spec, batch, stream.x, &mut scratch.inputs, &mut scratch.codes)?;
         }
+        if let Some(weights) = &self.streams {
+            weights.spread(ops, stream.x, shape, &mut scratch.streams, &mut scratch.codes)?;
+        }
         Ok(())
     }
 }
@@ -267,6 +287,9 @@ impl Layers<'_> {
             if ops.stopped() {
                 return Ok(Pass::Cancelled);
             }
+            if let Some(streams) = &layer.streams {
+                streams.predict(ops, spec, stream.active(), shape, &mut scratch.streams)?;
+            }
             if layer.input_norm.is_some() {
                 stream.norm(ops, spec, layer.input_norm.as_deref(), shape);
             }
@@ -293,6 +316,10 @@ impl Layers<'_> {
                 ops.linear(&scratch.mixed, rows, &layer.o, Store::Overwrite, sublayer, codes)?;
                 join(ops, spec, sublayer, layer.attention_out_norm.as_deref(), rows, x);
             }
+            if let Some(block) = &layer.low_rank {
+                let buffers = [&mut scratch.low_rank, &mut scratch.sublayer];
+                block.forward(ops, spec, (stream.normed, stream.x), rows, buffers, &mut scratch.codes)?;
+            }
             stream.replace(ops, spec, layer.attention_sum_norm.as_deref(), shape);
 
             let buffers = MlpHalf {
@@ -304,6 +331,9 @@ impl Layers<'_> {
             };
             layer.mlp(ops, spec, &mut stream, rows, buffers)?;
             stream.replace(ops, spec, layer.mlp_sum_norm.as_deref(), shape);
+            if let Some(streams) = &layer.streams {
+                streams.correct(ops, spec, stream.active(), shape, &mut scratch.streams)?;
+            }
             if let Some(input) = &layer.input {
                 let of_layer = LayerRef { spec, layer: index };
                 let buffers = LayerInputBuffers {
@@ -311,7 +341,13 @@ impl Layers<'_> {
                     inputs: &mut scratch.inputs,
                     codes: &mut scratch.codes,
                 };
-                input.forward(ops, of_layer, stream.x, rows, buffers)?;
+                match &layer.streams {
+                    None => input.forward(ops, of_layer, stream.x, rows, buffers)?,
+                    Some(streams) => {
+                        let scratch = &mut scratch.streams;
+                        streams.add_input(ops, (of_layer, input), stream.normed, shape, scratch, buffers)?;
+                    }
+                }
             }
             if let Some(scalar) = layer.scalar {
                 ops.scale_and_cap(stream.x, scalar, None, shape);
@@ -351,6 +387,10 @@ impl DecoderLayer {
                 let (weights, buffers) = (ActivatedMlp { weights, activation }, mlp.buffers(codes));
                 ops.gated_mlp(weights, normed, rows, store, out, buffers)?;
             }
+            Mlp::Sparse(weights) => {
+                let out = if direct { (Store::Add, &mut **x) } else { (Store::Overwrite, &mut *sublayer) };
+                weights.forward(ops, activation, normed, rows, out, (mlp, codes))?;
+            }
             Mlp::Plain(weights) => {
                 let input = (!itself).then_some(&**normed);
                 weights.forward(ops, activation, input, rows, x, mlp.buffers(codes))?;
@@ -384,22 +424,8 @@ impl Decoder {
     /// # Errors
     /// `OutOfBudget` without memory.
     pub(crate) fn finish_pooled<O: Ops>(&self, ops: &O, mut x: Rows<O>, rows: usize) -> Result<Rows<O>> {
-        let mut codes = Codes::<O>::default();
         for (spec, dense) in self.spec.dense_head.iter().zip(&self.dense_head) {
-            let shape = Shape { rows, width: spec.outputs };
-            let mut out = Rows::<O>::default();
-            out.reserve(shape.len())?;
-            ops.linear(&x, rows, &dense.linear, Store::Overwrite, &mut out, &mut codes)?;
-            if let Some(activation) = spec.activation {
-                ops.activate(&mut out, activation, shape);
-            }
-            if let Some(gains) = &dense.norm {
-                let mut normed = Rows::<O>::default();
-                normed.reserve(shape.len())?;
-                ops.norm(&out, Norm::of(&self.spec, gains), shape, &mut normed);
-                out = normed;
-            }
-            x = out;
+            x = dense.forward(ops, &self.spec, spec, &x, rows)?;
         }
         Ok(x)
     }

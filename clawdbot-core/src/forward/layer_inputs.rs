@@ -1,4 +1,4 @@
-//! Per-layer embeddings, as in Gemma 4: a second embedding has a short vector for each token and layer. A layer gates its
+//! Per-layer embeddings, as in Gemma 3n and 4: a second embedding has a short vector for each token and layer. A layer gates its
 //! vector with the residual stream, projects it and adds it.
 //! Source: transformers 5, `models/gemma4/modeling_gemma4.py`.
 //!
@@ -85,7 +85,24 @@ impl LayerInput {
         LayerRef { spec, layer }: LayerRef<'_>,
         x: &mut Rows<O>,
         rows: usize,
-        LayerInputBuffers { sublayer, inputs: scratch, codes }: LayerInputBuffers<'_, O>,
+        mut buffers: LayerInputBuffers<'_, O>,
+    ) -> Result<()> {
+        self.gated(ops, LayerRef { spec, layer }, x, rows, &mut buffers)?;
+        join(ops, spec, buffers.sublayer, Some(&self.norm), rows, x);
+        Ok(())
+    }
+
+    /// Leaves the layer's vectors, gated with `x`, `[rows, hidden_size]`, and projected, in `buffers.sublayer`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn gated<O: Ops>(
+        &self,
+        ops: &O,
+        LayerRef { spec, layer }: LayerRef<'_>,
+        x: &Rows<O>,
+        rows: usize,
+        LayerInputBuffers { sublayer, inputs: scratch, codes }: &mut LayerInputBuffers<'_, O>,
     ) -> Result<()> {
         let PerLayerSpec { size, .. } =
             spec.per_layer_inputs.ok_or_else(|| Error::internal("an input of a layer without sizes"))?;
@@ -93,8 +110,6 @@ impl LayerInput {
         ops.linear(x, rows, &self.gate, Store::Overwrite, gates, codes)?;
         let inputs = Columns { rows: &*all, stride: size * spec.num_hidden_layers, first: layer * size };
         ops.gate_columns(inputs, gates, spec.activation, Shape { rows, width: size }, gated);
-        ops.linear(gated, rows, &self.projection, Store::Overwrite, sublayer, codes)?;
-        join(ops, spec, sublayer, Some(&self.norm), rows, x);
-        Ok(())
+        ops.linear(gated, rows, &self.projection, Store::Overwrite, sublayer, codes)
     }
 }

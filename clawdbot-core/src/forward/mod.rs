@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub(crate) mod blocks;
 pub(crate) mod cpu;
 pub(crate) mod decoder;
+pub(crate) mod dense;
 pub(crate) mod head;
 pub(crate) mod layer_inputs;
 pub(crate) mod linear;
@@ -17,5 +18,6 @@ pub(crate) mod recurrence;
 pub(crate) mod rope;
 pub(crate) mod routing;
 pub(crate) mod scratch;
+pub(crate) mod streams;
 #[cfg(test)]
 pub(crate) mod trap;

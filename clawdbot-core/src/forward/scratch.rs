@@ -4,7 +4,7 @@ use super::cpu::Host;
 use super::ops::{Buffer, Memory, MlpBuffers, Workspace};
 use super::routing::Choices;
 use crate::error::{Error, Result};
-use crate::spec::DecoderSpec;
+use crate::spec::{DecoderSpec, StreamsSpec};
 use clawdbot_kernels::memory::AlignedBuf;
 
 /// Buffers of a forward pass over `T` rows, row-major.
@@ -16,6 +16,10 @@ pub(crate) struct Scratch<M: Memory = Host> {
     pub(crate) mixer: MixerScratch<M>,
     /// `[T, inputs of the layer's output projection]`
     pub(crate) mixed: M::Rows,
+    /// Where there are several residual streams; `hidden` is then the active one within a layer
+    pub(crate) streams: StreamScratch<M>,
+    /// `[T, DecoderSpec::low_rank]`
+    pub(crate) low_rank: M::Rows,
     /// `[T, hidden_size]`: the result of a layer's half, where it is not added as it is
     pub(crate) sublayer: M::Rows,
     pub(crate) mlp: MlpScratch<M>,
@@ -43,8 +47,14 @@ impl<M: Memory> Default for Scratch<M> {
             normed: M::Rows::default(),
             mixer: MixerScratch { qkv: M::Rows::default(), wide: Default::default() },
             mixed: M::Rows::default(),
+            streams: StreamScratch::default(),
+            low_rank: M::Rows::default(),
             sublayer: M::Rows::default(),
-            mlp: MlpScratch { activated: M::Rows::default(), codes: M::Codes::default() },
+            mlp: MlpScratch {
+                gate_up: M::Rows::default(),
+                activated: M::Rows::default(),
+                codes: M::Codes::default(),
+            },
             moe: MoeScratch {
                 experts: ExpertScratch {
                     logits: M::Rows::default(),
@@ -80,10 +90,56 @@ pub(crate) struct MixerScratch<M: Memory> {
     pub(crate) wide: [M::Rows; 5],
 }
 
+/// Buffers of the streams. None where there is one stream.
+pub(crate) struct StreamScratch<M: Memory> {
+    /// One for each stream, `[T, hidden_size]`
+    pub(crate) now: Vec<M::Rows>,
+    /// What a layer predicts of each
+    pub(crate) predicted: Vec<M::Rows>,
+    /// `[T, streams]`
+    pub(crate) routed: M::Rows,
+    /// `[T, streams * streams]`
+    pub(crate) coefficients: M::Rows,
+}
+
+impl<M: Memory> Default for StreamScratch<M> {
+    fn default() -> Self {
+        StreamScratch {
+            now: Vec::new(),
+            predicted: Vec::new(),
+            routed: M::Rows::default(),
+            coefficients: M::Rows::default(),
+        }
+    }
+}
+
+impl<M: Memory> StreamScratch<M> {
+    /// Makes room for `rows` rows.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    fn reserve(&mut self, spec: &DecoderSpec, rows: usize) -> Result<()> {
+        let Some(StreamsSpec { count, .. }) = spec.streams else { return Ok(()) };
+        for streams in [&mut self.now, &mut self.predicted] {
+            streams.resize_with(count, M::Rows::default);
+            streams.iter_mut().try_for_each(|stream| stream.reserve(rows * spec.hidden_size))?;
+        }
+        self.routed.reserve(rows * count)?;
+        self.coefficients.reserve(rows * count * count)
+    }
+
+    /// Values of a row in all buffers together.
+    fn width(spec: &DecoderSpec) -> usize {
+        spec.streams.map_or(0, |StreamsSpec { count, .. }| count * (2 * spec.hidden_size + 1 + count))
+    }
+}
+
 /// Buffers of a gated MLP.
 pub(crate) struct MlpScratch<M: Memory> {
+    /// `[T, 2 * intermediate_size]`, of the widest MLP whose gate is cut off
+    pub(crate) gate_up: M::Rows,
     /// `[T, intermediate_size]`, of the widest MLP
-    activated: M::Rows,
+    pub(crate) activated: M::Rows,
     /// `activated`, quantized
     codes: M::Codes,
 }
@@ -135,6 +191,10 @@ struct Widths {
     wide: [usize; 5],
     sublayer: usize,
     mlp: usize,
+    /// Of streams, low-rank blocks, and gates that are cut off
+    extra: usize,
+    low_rank: usize,
+    gate_up: usize,
     router: usize,
     experts: usize,
     gathered: usize,
@@ -152,6 +212,9 @@ impl Widths {
         let layers = 0..spec.layers.len();
         let dense = layers.clone().filter(|&layer| parallel_mlp || !spec.layers[layer].moe);
         let dense = dense.map(|layer| spec.dense_size(layer)).max();
+        let sparse = layers.clone().filter(|&layer| spec.layers[layer].cutoff.is_some());
+        let gate_up = sparse.map(|layer| 2 * spec.dense_size(layer)).max().unwrap_or(0);
+        let low_rank = spec.low_rank.unwrap_or(0);
         let input = spec.per_layer_inputs.map_or(0, |inputs| inputs.size);
         let shared = moe.and_then(|moe| moe.shared).map(|shared| shared.intermediate_size);
         let widths = dense.into_iter().chain(moe.map(|moe| moe.intermediate_size)).chain(shared);
@@ -162,6 +225,9 @@ impl Widths {
             wide: spec.wide_sizes(),
             sublayer: if spec.needs_sublayer() { spec.hidden_size } else { 0 },
             mlp: widths.max().unwrap_or(0),
+            extra: low_rank + gate_up + StreamScratch::<Host>::width(spec),
+            low_rank,
+            gate_up,
             router: moe.map_or(0, |moe| moe.num_experts + 1),
             experts: moe.map_or(0, |moe| moe.num_experts_per_tok),
             gathered: moe.map_or(0, |_| spec.hidden_size),
@@ -208,6 +274,9 @@ impl<M: Memory> Scratch<M> {
         }
         self.mixed.reserve(rows * widths.mixed)?;
         self.sublayer.reserve(rows * widths.sublayer)?;
+        self.streams.reserve(spec, rows)?;
+        self.low_rank.reserve(rows * widths.low_rank)?;
+        self.mlp.gate_up.reserve(rows * widths.gate_up)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
         let ExpertScratch { logits: router, gathered, result, .. } = &mut self.moe.experts;
         router.reserve(rows * widths.router)?;
@@ -240,8 +309,14 @@ impl<M: Memory> Scratch<M> {
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.parallel_mlp;
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
         // Hidden states may be requested for all rows.
-        let per_row =
-            3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.sublayer + widths.mlp + moe;
+        let per_row = 3 * widths.hidden
+            + widths.qkv
+            + widths.mixed
+            + wide
+            + widths.sublayer
+            + widths.mlp
+            + widths.extra
+            + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

@@ -14,20 +14,23 @@ use super::formats::{Segment, weights_in};
 use super::parts::{InMemory, LastTensor};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::blocks::{Mlp, PlainMlp};
-use crate::forward::decoder::{Decoder, DecoderLayer, Dense};
+use crate::forward::blocks::{LowRank, Mlp, PlainMlp, SparseMlp};
+use crate::forward::decoder::{Decoder, DecoderLayer};
+use crate::forward::dense::Dense;
 use crate::forward::layer_inputs::{LayerInput, LayerInputs};
 use crate::forward::linear::{GatedMlp, InputTables, Linear};
 use crate::forward::mixers::{Mixer, ReadWeights};
 use crate::forward::moe::{MoeWeights, ParallelMlpWeights};
 use crate::forward::mtp::MtpHead;
 use crate::forward::ops::LayerRef;
+use crate::forward::streams::{LayerStreams, Streams};
 use crate::options::WeightType;
 use crate::spec::mtp::{MtpNames, MtpSpec};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{
-    DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
-    ParallelMlpNames, PlainNames, TensorNames, VectorName, XieluNames,
+    DenseNames, GatedNames, LayerInputsNames, LayerNames, LayerStreamsNames, LinearNames, LowRankNames,
+    MlpNames, MoeNames, NormNames, ParallelMlpNames, PlainNames, StreamsNames, TensorNames, VectorName,
+    XieluNames,
 };
 use crate::spec::{Activation, DecoderSpec};
 
@@ -71,6 +74,7 @@ impl Builder<'_> {
         let mut decoder = self.ends(spec)?;
         decoder.layer_inputs =
             names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
+        decoder.streams = names.streams.as_ref().map(|names| self.streams(names)).transpose()?;
         for (layer, names) in names.layers.iter().enumerate() {
             let layer = self.layer(&decoder.spec, layer, names)?;
             decoder.layers.push(layer);
@@ -96,6 +100,7 @@ impl Builder<'_> {
                 norm: self.norm(names.embedding_norm.as_ref())?,
             },
             layer_inputs: None,
+            streams: None,
             layers: Vec::with_capacity(names.layers.len()),
             norm: self.norm(names.final_norm.as_ref())?,
             lm_head: None,
@@ -161,6 +166,39 @@ impl Builder<'_> {
         })
     }
 
+    fn streams(&mut self, names: &StreamsNames) -> Result<Streams> {
+        let mut all = |names: &[LinearNames]| {
+            names.iter().map(|name| self.linear(std::slice::from_ref(name))).collect::<Result<_>>()
+        };
+        Ok(Streams { spread: all(&names.spread)?, merge: all(&names.merge)? })
+    }
+
+    fn layer_streams(&self, names: &LayerStreamsNames) -> Result<LayerStreams> {
+        let LayerStreamsNames { router_norm, router, prediction, correction, scale } = names;
+        let mut router_norm = self.vector(router_norm)?;
+        let width = router_norm.len() as f32;
+        router_norm.iter_mut().for_each(|gain| *gain /= width);
+        let matrix =
+            |name: &VectorName| self.float_matrix(&self.vector(name)?, name.len / name.k.unwrap_or(1).max(1));
+        let correction = matrix(correction)?;
+        Ok(LayerStreams {
+            router_norm,
+            router: matrix(router)?,
+            prediction: matrix(prediction)?,
+            ones: vec![1.0; correction.n()],
+            correction,
+            scale: self.optional(scale.as_ref())?,
+        })
+    }
+
+    fn low_rank(&mut self, names: &LowRankNames) -> Result<LowRank> {
+        Ok(LowRank {
+            left: self.linear(std::slice::from_ref(&names.left))?,
+            right: self.linear(std::slice::from_ref(&names.right))?,
+            norm: self.vector(&names.norm)?,
+        })
+    }
+
     /// The layer with number `layer`.
     ///
     /// # Errors
@@ -175,11 +213,13 @@ impl Builder<'_> {
             input_norm: self.norm(names.input_norm.as_ref())?,
             mixer: Mixer::read(LayerRef { spec, layer }, &names.mixer, self)?,
             o: self.linear(std::slice::from_ref(&names.o))?,
+            low_rank: names.low_rank.as_ref().map(|names| self.low_rank(names)).transpose()?,
             attention_out_norm: self.norm(names.attention_out_norm.as_ref())?,
             attention_sum_norm: self.norm(names.attention_sum_norm.as_ref())?,
             mlp_norm: self.norm(names.mlp_norm.as_ref())?,
             mlp: match &names.mlp {
                 MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Sparse(names) => Mlp::Sparse(self.sparse(names, spec.layers[layer].cutoff)?),
                 MlpNames::Plain(PlainNames { up, down, xielu }) => Mlp::Plain(PlainMlp {
                     up: self.linear(std::slice::from_ref(up))?,
                     down: self.linear(std::slice::from_ref(down))?,
@@ -190,6 +230,7 @@ impl Builder<'_> {
             },
             mlp_out_norm: self.norm(names.mlp_out_norm.as_ref())?,
             mlp_sum_norm: self.norm(names.mlp_sum_norm.as_ref())?,
+            streams: names.streams.as_ref().map(|names| self.layer_streams(names)).transpose()?,
             input: match &names.input {
                 Some(names) => Some(LayerInput {
                     gate: self.linear(std::slice::from_ref(&names.gate))?,
@@ -232,6 +273,17 @@ impl Builder<'_> {
             gate_up: Linear { name: gate.weight.name.clone(), weight, bias: bias.transpose()? },
             gated: true,
             down: self.linear(std::slice::from_ref(&names.down))?,
+        })
+    }
+
+    /// The gate is cut off at `cutoff`.
+    fn sparse(&mut self, names: &GatedNames, cutoff: Option<f32>) -> Result<SparseMlp> {
+        let GatedNames { gate, up, down } = names;
+        let parts: Vec<LinearNames> = gate.iter().chain([up]).cloned().collect();
+        Ok(SparseMlp {
+            gate_up: self.linear(&parts)?,
+            down: self.linear(std::slice::from_ref(down))?,
+            cutoff: cutoff.ok_or_else(|| Error::internal("a sparse MLP without a cutoff"))?,
         })
     }
 

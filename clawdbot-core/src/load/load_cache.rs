@@ -19,6 +19,7 @@ use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::{Decoder, DecoderLayer};
 use crate::forward::layer_inputs::LayerInputs;
+use crate::forward::streams::Streams;
 use crate::options::{Cache, WeightType};
 use crate::runtime::{LogLevel, Runtime};
 use crate::weights::{DataFile, FORMAT_VERSION, Overwrite, PackedFile, hex};
@@ -113,6 +114,7 @@ impl Decoder {
     pub(super) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let layers = self.layers.iter().flat_map(DecoderLayer::matrices);
         let inputs = self.layer_inputs.iter().flat_map(LayerInputs::matrices);
+        let inputs = inputs.chain(self.streams.iter().flat_map(Streams::matrices));
         std::iter::once(&self.embedding).chain(inputs).chain(layers).chain(&self.lm_head)
     }
 }

@@ -40,6 +40,7 @@ impl Passes {
         most: usize,
     ) -> Result<Self> {
         if spec.per_layer_inputs.is_some()
+            || spec.streams.is_some()
             || spec.layers.iter().any(|layer| matches!(layer.keys, KeySource::Layer(_)))
         {
             return Err(Error::unsupported_model(

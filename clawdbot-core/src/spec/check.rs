@@ -46,6 +46,8 @@ impl DecoderSpec {
                 "an index of one of the model's rotations",
                 "another",
             )?;
+            let finite = layer.cutoff.is_none_or(f32::is_finite);
+            expect(finite, "activation_sparsity_pattern", "numbers from 0 to below 1", "another")?;
             expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
         }
         let multipliers = [
@@ -60,6 +62,7 @@ impl DecoderSpec {
             expect(value.is_finite() && value > 0.0, key, "a finite number > 0", value)?;
         }
         self.check_mixers()?;
+        self.check_streams()?;
         self.check_encoder()?;
         if let Some(moe) = &self.moe {
             moe.check()?;
@@ -142,8 +145,9 @@ impl DecoderSpec {
         let Some(inputs) = &self.per_layer_inputs else { return Ok(()) };
         expect_size("hidden_size_per_layer_input", inputs.size)?;
         let (vocab, found) = (self.vocab_size, inputs.vocab_size);
-        let expected = format!("at least vocab_size, which is {vocab}");
-        expect(found >= vocab, "vocab_size_per_layer_input", &expected, found)
+        let least = if inputs.partial { 1 } else { vocab };
+        let which = if inputs.partial { String::new() } else { ", which is vocab_size".to_owned() };
+        expect(found >= least, "vocab_size_per_layer_input", &format!("at least {least}{which}"), found)
     }
 
     /// Elements in all matrices; `None` if the number is absurd, or one matrix exceeds `usize`.
@@ -170,7 +174,10 @@ impl DecoderSpec {
             product(width, inputs.vocab_size)?.checked_add(product(width, self.hidden_size)?.checked_mul(3)?)
         })?;
         let embeddings = product(self.vocab_size, self.hidden_size)?.checked_mul(2)?.checked_add(inputs)?;
-        layers.checked_add(embeddings).filter(|&total| total < 1 << 60)
+        layers
+            .checked_add(embeddings)?
+            .checked_add(self.streams_parameters()?)
+            .filter(|&total| total < 1 << 60)
     }
 }
 

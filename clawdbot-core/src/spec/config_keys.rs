@@ -11,6 +11,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (
         "training alone",
         &[
+            "altup_coef_clip",
             "attention_dropout",
             "attention_probs_dropout_prob",
             "attn_pdrop",
@@ -118,6 +119,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         "part of something that is not loaded: vision, audio, another head",
         &[
             "audio_config",
+            "audio_soft_tokens_per_image",
             "classifier_activation",
             "classifier_bias",
             "classifier_pooling",

@@ -44,7 +44,7 @@ impl AttentionSpec {
     }
 }
 
-/// Per-layer embeddings of Gemma 4: the input of a layer for a token is a slice of a second embedding plus a slice of a
+/// Per-layer embeddings of Gemma 3n and 4: the input of a layer for a token is a slice of a second embedding plus a slice of a
 /// projection of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PerLayerSpec {
@@ -52,10 +52,12 @@ pub(crate) struct PerLayerSpec {
     pub(crate) vocab_size: usize,
     /// Elements for each layer.
     pub(crate) size: usize,
+    /// Whether it may have fewer rows than the first: tokens beyond them have its row 0.
+    pub(crate) partial: bool,
 }
 
 /// Settings that may differ between layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct LayerSpec {
     /// `Some(w)`: the query at position `p` sees the keys at positions `p - w + 1 ..= p` (the last `w`, itself
     /// included), as in transformers: `kv_idx > q_idx - sliding_window` (`masking_utils.py`, `sliding_window_overlay`).
@@ -77,6 +79,9 @@ pub(crate) struct LayerSpec {
     pub(crate) keys: KeySource,
     /// Elements between the projections of a dense MLP, if they differ from the model's.
     pub(crate) intermediate_size: Option<usize>,
+    /// Of each row of a dense MLP's gate, only what is more than this many standard deviations above the mean passes, less
+    /// that much; `None`: all.
+    pub(crate) cutoff: Option<f32>,
     /// Set where checkpoints count the two halves of a layer as layers.
     pub(crate) halves: Option<Halves>,
 }
@@ -101,6 +106,7 @@ impl Default for LayerSpec {
             heads: None,
             keys: KeySource::Own,
             intermediate_size: None,
+            cutoff: None,
             halves: None,
             input_norm: true,
         }

@@ -19,6 +19,7 @@ mod naming;
 pub(crate) mod packing;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
+mod streams;
 mod tensor_name;
 pub(crate) mod tensors;
 
@@ -32,6 +33,7 @@ pub(crate) use heads::{HeadShape, KeySource};
 pub(crate) use layer::{AttentionSpec, Halves, LayerSpec, NormSpec, PerLayerSpec};
 pub(crate) use mixers::MixerSpec;
 pub(crate) use moe::{ChoiceWeights, ExpertGroups, ExpertStorage, MoeSpec, Scoring, SharedExpert};
+pub(crate) use streams::StreamsSpec;
 
 /// A decoder-only transformer with rotary positions and gated MLPs, or an encoder. Fields have the names of
 /// `config.json`.
@@ -102,6 +104,11 @@ pub(crate) struct DecoderSpec {
     pub(crate) final_logit_softcapping: Option<f32>,
     /// A second embedding. Each layer gets its own slice of a row.
     pub(crate) per_layer_inputs: Option<PerLayerSpec>,
+    /// Residual streams, if there are several.
+    pub(crate) streams: Option<StreamsSpec>,
+    /// Rank of a block next to the mixer, if layers have one (Laurel): its result and what it read are added to the sum of
+    /// the residual stream and the mixer's result, and the sum is divided by the root of 2.
+    pub(crate) low_rank: Option<usize>,
     /// Whether each layer multiplies the residual stream by a stored scalar at its end.
     pub(crate) layer_scalars: bool,
     /// Whether the output projection is the embedding.

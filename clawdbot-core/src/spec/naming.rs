@@ -42,6 +42,7 @@ impl DecoderSpec {
                     norm: VectorName::new("model.per_layer_projection_norm.weight".into(), inputs.size, 0.0),
                 }
             }),
+            streams: self.streams_tensors(),
             layers: (0..self.num_hidden_layers).map(|layer| self.layer_tensors(layer)).collect(),
             final_norm: self.names.final_norm.map(|module| self.stream_norm(module, hidden)),
             dense_head: self.dense_head.iter().map(|dense| self.dense_tensors(dense)).collect(),
@@ -74,12 +75,14 @@ impl DecoderSpec {
             input_norm: norm(self.names.input_norm.filter(|_| self.layers[layer].input_norm)),
             mixer: self.layers[layer].mixer.description().tensors(self, &prefix, layer),
             o: self.mixer_output(&prefix, layer),
+            low_rank: self.low_rank_tensors(&prefix),
             attention_out_norm: norm(self.names.attention_out_norm),
             attention_sum_norm: norm(self.names.attention_sum_norm),
             mlp_norm: norm_of_mlp(self.names.mlp_norm),
             mlp: second.as_ref().map_or(MlpNames::None, |prefix| self.mlp_tensors(prefix, layer)),
             mlp_out_norm: norm_of_mlp(self.names.mlp_out_norm),
             mlp_sum_norm: norm_of_mlp(self.names.mlp_sum_norm),
+            streams: self.layer_streams_tensors(&prefix),
             input: self.per_layer_inputs.map(|inputs| LayerInputNames {
                 gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size),
                 projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size),
@@ -97,7 +100,11 @@ impl DecoderSpec {
             None if !self.mlp_gate => MlpNames::Plain(self.plain_mlp(prefix)),
             None => {
                 let size = self.dense_size(layer);
-                MlpNames::Dense(self.gated(prefix, &self.names.mlp, size, self.mlp_bias))
+                let names = self.gated(prefix, &self.names.mlp, size, self.mlp_bias);
+                match self.layers[layer].cutoff {
+                    Some(_) => MlpNames::Sparse(names),
+                    None => MlpNames::Dense(names),
+                }
             }
         }
     }

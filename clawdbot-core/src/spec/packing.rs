@@ -4,8 +4,8 @@ use clawdbot_kernels::PackedMatrix;
 
 use super::DecoderSpec;
 use super::tensors::{
-    DenseNames, GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, NormNames, PlainNames,
-    TensorNames, VectorName,
+    DenseNames, GatedNames, LayerNames, LayerStreamsNames, LinearNames, MatrixName, MlpNames, NormNames,
+    PlainNames, TensorNames, VectorName,
 };
 
 /// Projections that are packed as one.
@@ -34,6 +34,12 @@ impl GatedNames {
     }
 }
 
+/// The projections of an MLP whose gate is cut off: the product with gate and up has all of the gate before all of up.
+fn sparse(GatedNames { gate, up, down }: &GatedNames) -> [Projections<'_>; 2] {
+    let gate_up = Projections { parts: gate.iter().chain([up]).collect(), gated: false };
+    [gate_up, Projections::rows(std::slice::from_ref(down))]
+}
+
 impl PlainNames {
     fn packed(&self) -> [Projections<'_>; 2] {
         [&self.up, &self.down].map(|part| Projections::rows(std::slice::from_ref(part)))
@@ -45,8 +51,12 @@ impl LayerNames {
     pub(crate) fn packed(&self) -> Vec<Projections<'_>> {
         let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
         let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        if let Some(block) = &self.low_rank {
+            packed.extend([&block.left, &block.right].map(std::slice::from_ref).map(Projections::rows));
+        }
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
+            MlpNames::Sparse(mlp) => packed.extend(sparse(mlp)),
             MlpNames::Plain(mlp) => packed.extend(mlp.packed()),
             MlpNames::None => {}
             MlpNames::Moe(moe) => {
@@ -67,6 +77,7 @@ impl LayerNames {
         let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
             MlpNames::Dense(mlp) => projections.extend(mlp.packed()),
+            MlpNames::Sparse(mlp) => projections.extend(sparse(mlp)),
             MlpNames::Plain(mlp) => projections.extend(mlp.packed()),
             MlpNames::None => {}
             MlpNames::Moe(moe) => {
@@ -81,7 +92,7 @@ impl LayerNames {
     fn expert_matrices(&self) -> impl Iterator<Item = &MatrixName> {
         let experts = match &self.mlp {
             MlpNames::Moe(moe) => moe.experts.as_slice(),
-            MlpNames::Dense(_) | MlpNames::Plain(_) | MlpNames::None => &[],
+            MlpNames::Dense(_) | MlpNames::Sparse(_) | MlpNames::Plain(_) | MlpNames::None => &[],
         };
         let matrices = experts.iter().flat_map(|expert| {
             let GatedNames { gate, up, down } = expert;
@@ -111,6 +122,8 @@ impl LayerNames {
                 vectors.extend([&parallel_mlp.router_norm, &parallel_mlp.expert_scale]);
             }
         }
+        let streams = self.streams.iter().flat_map(LayerStreamsNames::vectors);
+        vectors.extend(streams.chain(self.low_rank.iter().map(|block| &block.norm)));
         vectors.extend(self.input.iter().map(|input| &input.norm).chain(&self.scalar));
         let linears = self.packed().into_iter().flat_map(|projections| projections.parts);
         vectors.extend(linears.filter_map(|linear| linear.bias.as_ref()));
@@ -167,7 +180,7 @@ impl TensorNames {
         let last = self.layers.len().saturating_sub(1);
         let layers = self.layers.iter_mut().enumerate().filter(|&(i, _)| i == 0 || i == last);
         let downs = layers.filter_map(|(_, layer)| match &mut layer.mlp {
-            MlpNames::Dense(mlp) => Some(&mut mlp.down.weight),
+            MlpNames::Dense(mlp) | MlpNames::Sparse(mlp) => Some(&mut mlp.down.weight),
             MlpNames::Plain(mlp) => Some(&mut mlp.down.weight),
             MlpNames::Moe(_) | MlpNames::None => None,
         });
@@ -181,6 +194,10 @@ impl TensorNames {
         if let Some(inputs) = &self.layer_inputs {
             packed
                 .extend([&inputs.embedding, &inputs.projection.weight].map(|matrix| Joined::rows([matrix])));
+        }
+        if let Some(streams) = &self.streams {
+            let all = streams.spread.iter().chain(&streams.merge);
+            packed.extend(all.map(|linear| Joined::rows([&linear.weight])));
         }
         for layer in &self.layers {
             packed.extend(layer.packed().iter().map(Projections::joined));

@@ -1,6 +1,7 @@
 //! The tensors of a model: their names in Hugging Face checkpoints, and the shapes that the spec requires.
 
 use super::mixers::MixerNames;
+pub(crate) use super::streams::{LayerStreamsNames, LowRankNames, StreamsNames};
 pub(crate) use super::tensor_name::{LinearNames, MatrixName, Part, PartStorage, Runs, VectorName, linear};
 
 /// The tensors of one layer, in order of use. [`Names`] explains which norms there are.
@@ -11,6 +12,7 @@ pub(crate) struct LayerNames {
     pub(crate) mixer: MixerNames,
     /// Output projection of the mixer, added to the residual stream.
     pub(crate) o: LinearNames,
+    pub(crate) low_rank: Option<LowRankNames>,
     /// `[hidden_size]`, after attention.
     pub(crate) attention_out_norm: Option<NormNames>,
     /// `[hidden_size]`, of the stream after attention.
@@ -22,6 +24,7 @@ pub(crate) struct LayerNames {
     pub(crate) mlp_out_norm: Option<NormNames>,
     /// `[hidden_size]`, of the stream after the MLP.
     pub(crate) mlp_sum_norm: Option<NormNames>,
+    pub(crate) streams: Option<LayerStreamsNames>,
     pub(crate) input: Option<LayerInputNames>,
     /// `[1]`
     pub(crate) scalar: Option<VectorName>,
@@ -84,6 +87,8 @@ pub(crate) struct LayerInputsNames {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MlpNames {
     Dense(GatedNames),
+    /// As `Dense`, with [`super::LayerSpec::cutoff`]: gate and up are packed row after row.
+    Sparse(GatedNames),
     Plain(PlainNames),
     Moe(Box<MoeNames>),
     /// The layer has none.
@@ -181,6 +186,7 @@ pub(crate) struct TensorNames {
     /// `[hidden_size]`, norm of the sum of embeddings.
     pub(crate) embedding_norm: Option<NormNames>,
     pub(crate) layer_inputs: Option<LayerInputsNames>,
+    pub(crate) streams: Option<StreamsNames>,
     pub(crate) layers: Vec<LayerNames>,
     /// `[hidden_size]`, after the last layer.
     pub(crate) final_norm: Option<NormNames>,

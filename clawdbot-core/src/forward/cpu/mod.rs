@@ -223,6 +223,18 @@ impl Ops for Cpu<'_> {
         });
     }
 
+    fn scale_columns(&self, x: &mut Values, factors: &[f32], shape: Shape) {
+        self.by_rows(&mut x[..shape.len()], shape.width, |_, row| self.kernels.multiply(factors, row));
+    }
+
+    fn add_weighted(&self, ys: &[Values], weights: Columns<'_, Values>, shape: Shape, x: &mut Values) {
+        row_ops::add_weighted(self, ys, weights, shape, x);
+    }
+
+    fn level(&self, like: &Values, shape: Shape, x: &mut Values) {
+        row_ops::level(self, like, shape, x);
+    }
+
     fn sigmoid_mul(&self, gates: &Values, shape: Shape, x: &mut Values) {
         self.by_rows(&mut x[..shape.len()], shape.width, |row, x| {
             self.kernels.sigmoid_mul(&gates[row * shape.width..][..shape.width], x);
@@ -281,6 +293,17 @@ impl Ops for Cpu<'_> {
             (&x[..rows * mlp.weights.gate_up.weight.k()], &mut out[..rows * mlp.weights.down.weight.n()]);
         self.show(&mlp.weights.gate_up, x)?;
         products::gated_mlp(self, mlp, x, rows, store, out, buffers)
+    }
+
+    fn cut_off_gate(
+        &self,
+        gate_up: &Values,
+        deviations: f32,
+        activation: Activation,
+        shape: Shape,
+        out: &mut Values,
+    ) {
+        row_ops::cut_off_gate(self, gate_up, deviations, activation, shape, out);
     }
 
     fn combine_layer_inputs(

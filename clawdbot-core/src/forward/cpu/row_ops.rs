@@ -1,11 +1,12 @@
 //! Operations on whole rows that take more than one kernel.
 
 use clawdbot_kernels::KernelSet;
+use clawdbot_kernels::memory::AlignedBuf;
 
 use super::Cpu;
 use crate::forward::batch::Batch;
-use crate::forward::ops::{AddedTables, Embedding, Norm};
-use crate::spec::{DecoderSpec, NormKind};
+use crate::forward::ops::{AddedTables, Columns, Embedding, Norm, Shape};
+use crate::spec::{Activation, DecoderSpec, NormKind};
 
 /// `out = norm(x)`
 pub(super) fn norm_row(kernels: &KernelSet, norm: Norm<'_>, x: &[f32], out: &mut [f32]) {
@@ -20,7 +21,9 @@ pub(super) fn norm_row(kernels: &KernelSet, norm: Norm<'_>, x: &[f32], out: &mut
 pub(super) fn embed(cpu: &Cpu<'_>, embedding: &Embedding<'_>, batch: &Batch<'_>, out: &mut [f32]) {
     let (kernels, width) = (cpu.kernels, embedding.table.k());
     cpu.by_rows(&mut out[..batch.rows() * width], width, |row, out| {
-        embedding.table.read_row(kernels, batch.tokens[row] as usize, out);
+        // Only a second embedding may lack tokens, see `PerLayerSpec`.
+        let token = Some(batch.tokens[row] as usize).filter(|&token| token < embedding.table.n());
+        embedding.table.read_row(kernels, token.unwrap_or(0), out);
         if embedding.multiplier != 1.0 {
             kernels.scale_and_cap(embedding.multiplier, None, out);
         }
@@ -61,5 +64,50 @@ pub(super) fn combine_layer_inputs(
         }
         cpu.kernels.add_scaled(&looked_up[row * width..][..width], 1.0, x);
         cpu.kernels.scale_and_cap(std::f32::consts::FRAC_1_SQRT_2, None, x);
+    });
+}
+
+/// See [`crate::forward::ops::Ops::add_weighted`].
+pub(super) fn add_weighted(
+    cpu: &Cpu<'_>,
+    ys: &[AlignedBuf<f32>],
+    weights: Columns<'_, AlignedBuf<f32>>,
+    shape: Shape,
+    x: &mut [f32],
+) {
+    cpu.by_rows(&mut x[..shape.len()], shape.width, |row, x| {
+        for (y, &weight) in ys.iter().zip(weights.of_row(row, ys.len())) {
+            cpu.kernels.add_scaled(&y[row * shape.width..][..shape.width], weight, x);
+        }
+    });
+}
+
+/// See [`crate::forward::ops::Ops::level`].
+pub(super) fn level(cpu: &Cpu<'_>, like: &[f32], shape: Shape, x: &mut [f32]) {
+    /// Least mean square that a row is leveled by, as in transformers.
+    const LEAST: f32 = 1e-5;
+    cpu.by_rows(&mut x[..shape.len()], shape.width, |row, x| {
+        let wanted = cpu.kernels.mean_square(&like[row * shape.width..][..shape.width]);
+        let own = cpu.kernels.mean_square(x);
+        // Not `max`, which would hide what is not a number.
+        let own = if own < LEAST { LEAST } else { own };
+        cpu.kernels.scale_and_cap(wanted.sqrt() / own.sqrt(), None, x);
+    });
+}
+
+/// See [`crate::forward::ops::Ops::cut_off_gate`].
+pub(super) fn cut_off_gate(
+    cpu: &Cpu<'_>,
+    gate_up: &[f32],
+    deviations: f32,
+    activation: Activation,
+    shape: Shape,
+    out: &mut [f32],
+) {
+    cpu.by_rows(&mut out[..shape.len()], shape.width, |row, out| {
+        let (gate, up) = gate_up[row * 2 * shape.width..][..2 * shape.width].split_at(shape.width);
+        cpu.kernels.cut_off(deviations, gate, out);
+        cpu.kernels.activate_in_place(activation, out);
+        cpu.kernels.multiply(up, out);
     });
 }

@@ -126,6 +126,18 @@ pub(crate) trait Ops: Sized {
     fn scale_and_cap(&self, x: &mut Rows<Self>, factor: f32, cap: Option<f32>, shape: Shape);
     /// `x = act(x)`
     fn activate(&self, x: &mut Rows<Self>, activation: Activation, shape: Shape);
+    /// `x *= factors`, row by row, `[width]`.
+    fn scale_columns(&self, x: &mut Rows<Self>, factors: &[f32], shape: Shape);
+    /// `x += sum over i of weights[i] * ys[i]`, in this order, with as many columns of weights as there are `ys`.
+    fn add_weighted(
+        &self,
+        ys: &[Rows<Self>],
+        weights: Columns<'_, Rows<Self>>,
+        shape: Shape,
+        x: &mut Rows<Self>,
+    );
+    /// `x *= sqrt(mean(like^2)) / sqrt(max(mean(x^2), 1e-5))`, row by row.
+    fn level(&self, like: &Rows<Self>, shape: Shape, x: &mut Rows<Self>);
     /// `x *= sigmoid(gates)`
     fn sigmoid_mul(&self, gates: &Rows<Self>, shape: Shape, x: &mut Rows<Self>);
 
@@ -170,6 +182,17 @@ pub(crate) trait Ops: Sized {
         out: &mut Rows<Self>,
         buffers: MlpBuffers<'_, Self::Memory>,
     ) -> Result<()>;
+
+    /// `out = act(cut(gate)) * up` of rows with the gate before up, twice `shape.width`; `cut` subtracts the mean of the gate
+    /// and `deviations` standard deviations, and what is then below 0 becomes 0.
+    fn cut_off_gate(
+        &self,
+        gate_up: &Rows<Self>,
+        deviations: f32,
+        activation: Activation,
+        shape: Shape,
+        out: &mut Rows<Self>,
+    );
 
     // Per-layer embeddings, see `layer_inputs.rs`.
 

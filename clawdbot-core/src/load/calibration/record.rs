@@ -176,7 +176,7 @@ impl Watcher for Recorder {
 fn kinds(layer: &LayerNames) -> BTreeMap<&str, Kind> {
     let experts: &[GatedNames] = match &layer.mlp {
         MlpNames::Moe(moe) => &moe.experts,
-        MlpNames::Dense(_) | MlpNames::Plain(_) | MlpNames::None => &[],
+        MlpNames::Dense(_) | MlpNames::Sparse(_) | MlpNames::Plain(_) | MlpNames::None => &[],
     };
     let experts = experts.iter().flat_map(|expert| [expert.first(), &expert.down]);
     let experts = experts.map(|linear| (linear.weight.name.as_str(), Kind::Scales));

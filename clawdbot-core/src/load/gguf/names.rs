@@ -74,8 +74,15 @@ const WHOLE: &[(&str, &str)] = &[
     ("mamba.dt_bias", "ssm_dt.bias"),
     ("mamba.D", "ssm_d"),
     ("layer_scalar", "layer_output_scale.weight"),
+    ("altup.correct_output_scale", "altup_correct_scale.weight"),
     ("router.scale", "ffn_gate_inp.scale"),
     ("router.per_expert_scale", "ffn_down_exps.scale"),
+];
+
+/// Outside of layers: numbered modules of one shape, and the tensor that has all of them.
+const STACKED: &[(&str, &str)] = &[
+    ("model.altup_projections.", "altup_proj.weight"),
+    ("model.altup_unembed_projections.", "altup_unembd_proj.weight"),
 ];
 
 /// An expert's projections, after its number, and what the tensor with those of all experts is called.
@@ -131,6 +138,9 @@ impl Finder<'_> {
         {
             return Ok(place);
         }
+        if let Some(place) = self.stacked(name, size) {
+            return Ok(place);
+        }
         // What checkpoints store by inputs, files have by outputs.
         let turned =
             |part: &&Part| self.spec.transposed && matches!(part.storage, PartStorage::Columns { .. });
@@ -149,6 +159,18 @@ impl Finder<'_> {
             PartStorage::Rows | PartStorage::MinusExp | PartStorage::Mxfp4 => None,
         };
         Ok(Place { tensor, shape, order, columns })
+    }
+
+    /// The place of one of several matrices that are one tensor.
+    fn stacked(&self, name: &str, size: &[usize]) -> Option<Place> {
+        let number = |(module, tensor): &(&str, &'static str)| {
+            let number = name.strip_prefix(module)?.strip_suffix(".weight")?;
+            Some((number.parse::<usize>().ok()?, *tensor))
+        };
+        let (number, tensor) = STACKED.iter().find_map(number)?;
+        let count = self.spec.streams?.count.checked_sub(1)?;
+        let order = RowOrder::Runs { first: number * size[0], run: usize::MAX, stride: usize::MAX };
+        Some(Place { tensor: tensor.to_owned(), shape: [&[count], size].concat(), order, columns: None })
     }
 
     /// Number of the layer in a tensor's name, and the rest of the name.

@@ -59,6 +59,9 @@ const CASES: &[Case] = &[
     ("lfm2", "lfm2", false, false, |_| {}),
     ("qwen3_5", "qwen35", false, true, |_| {}),
     ("qwen3_5_moe", "qwen35moe", false, true, |_| {}),
+    ("gemma3n", "gemma3n", false, false, |_| {}),
+    // The factors are stored in any case, and files do not say that they are not used.
+    ("gemma3n_two_streams", "gemma3n", false, false, |config| config["altup_correct_scale"] = json!(true)),
     ("gemma4", "gemma4", false, false, |_| {}),
     ("gemma4_moe", "gemma4", false, false, |_| {}),
     ("ministral3", "mistral3", true, false, |_| {}),
@@ -261,6 +264,13 @@ const MODULES: &[(&str, &str)] = &[
     ("per_layer_input_gate", "inp_gate"),
     ("per_layer_projection", "proj"),
     ("post_per_layer_input_norm", "post_norm"),
+    ("altup.correction_coefs", "altup_correct_coef"),
+    ("altup.prediction_coefs", "altup_predict_coef"),
+    ("altup.modality_router", "altup_router"),
+    ("altup.router_norm", "altup_router_norm"),
+    ("laurel.linear_left", "laurel_l"),
+    ("laurel.linear_right", "laurel_r"),
+    ("laurel.post_laurel_norm", "laurel_post_norm"),
     ("router.proj", "ffn_gate_inp"),
     ("post_feedforward_layernorm_1", "post_ffw_norm_1"),
     ("pre_feedforward_layernorm_2", "pre_ffw_norm_2"),
@@ -275,10 +285,11 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// Families whose norm after attention is not the MLP's.
-const SANDWICH: [&str; 11] = [
+const SANDWICH: [&str; 12] = [
     "glm4moe",
     "gemma2",
     "gemma3",
+    "gemma3n",
     "gemma4",
     "olmo2",
     "gpt-oss",
@@ -298,6 +309,8 @@ struct Converter {
     config: Value,
     /// Layer, projection -> number and weights of each expert.
     experts: BTreeMap<(String, String), BTreeMap<usize, Tensor>>,
+    /// Tensor outside of layers -> number and weights of each matrix in it.
+    stacked: BTreeMap<&'static str, BTreeMap<usize, Tensor>>,
     /// Parameter of activations -> those of all layers.
     activation: BTreeMap<String, Vec<f32>>,
     out: Vec<(String, Tensor)>,
@@ -339,6 +352,16 @@ impl Converter {
             {
                 self.out.push(("output.weight".to_owned(), tensor.clone()));
             }
+            for (module, stored) in [
+                ("model.altup_projections.", "altup_proj.weight"),
+                ("model.altup_unembed_projections.", "altup_unembd_proj.weight"),
+            ] {
+                let number = name.strip_prefix(module).and_then(|rest| rest.strip_suffix(".weight"));
+                if let Some(number) = number.map(|number| number.parse().unwrap()) {
+                    self.stacked.entry(stored).or_default().insert(number, tensor);
+                    return;
+                }
+            }
             let stored = match name {
                 "model.embed_tokens.weight" => "token_embd.weight",
                 "model.norm.weight" => "output_norm.weight",
@@ -378,6 +401,7 @@ impl Converter {
             "mamba.A_log" | "mixer.A_log" => return put("ssm_a", tensor.map(|x| -libm::expf(x)).column()),
             "mamba.D" | "mixer.D" => return put("ssm_d", tensor.column()),
             "mamba.dt_bias" | "mixer.dt_bias" => return put("ssm_dt.bias", tensor),
+            "altup.correct_output_scale" => return put("altup_correct_scale.weight", tensor),
             "layer_scalar" => return put("layer_output_scale.weight", tensor),
             "router.scale" => return put("ffn_gate_inp.scale", tensor),
             "router.per_expert_scale" => return put("ffn_down_exps.scale", tensor),
@@ -557,6 +581,10 @@ impl Converter {
             let experts: Vec<&Tensor> = experts.values().collect();
             self.out.push((format!("blk.{layer}.ffn_{what}_exps.weight"), Tensor::stacked(&experts)));
         }
+        for (name, matrices) in std::mem::take(&mut self.stacked) {
+            let matrices: Vec<&Tensor> = matrices.values().collect();
+            self.out.push((name.to_owned(), Tensor::stacked(&matrices)));
+        }
         let mut writer = self.metadata();
         for (name, tensor) in &self.out {
             let dims: Vec<u64> = tensor.shape.iter().rev().map(|&size| size as u64).collect();
@@ -610,11 +638,14 @@ impl Converter {
             ("ssm.time_step_rank", "mamba_n_heads"),
             ("expert_shared_feed_forward_length", "shared_intermediate_size"),
             ("attention.shared_kv_layers", "num_kv_shared_layers"),
+            ("altup.active_idx", "altup_active_idx"),
+            ("altup.num_inputs", "altup_num_inputs"),
         ] {
             if self.others && key.ends_with("_mla") {
                 continue;
             }
-            if let Some(size) = config[field].as_u64().filter(|&size| size > 0) {
+            let none = self.family == "gemma3n";
+            if let Some(size) = config[field].as_u64().filter(|&size| size > 0 || none) {
                 pair(key, typed_u32(size as u32));
             }
         }
@@ -713,6 +744,24 @@ impl Converter {
                 pair("rope.dimension_count", typed_u32((head as f64 * partial) as u32));
             }
         }
+        if self.family == "gemma3n" {
+            let inputs = self.size("hidden_size_per_layer_input") as u32;
+            pair("embedding_length_per_layer_input", typed_u32(inputs));
+            // Standard deviations that a part of all numbers is below.
+            let cutoff = |part: &Value| match part.as_f64().unwrap() {
+                0.0 => f32::NEG_INFINITY,
+                0.3 => -0.524_400_53,
+                0.5 => 0.0,
+                0.8 => 0.841_621_2,
+                0.95 => 1.644_853_6,
+                1.0 => f32::INFINITY,
+                2.0 => f32::NAN,
+                part => panic!("{part}"),
+            };
+            let cutoffs = config["activation_sparsity_pattern"].as_array().unwrap();
+            let cutoffs: Vec<f32> = cutoffs.iter().map(cutoff).collect();
+            pair("activation_sparsity_scale", typed_array(6, cutoffs.len() as u64, &f32_bytes(&cutoffs)));
+        }
         if self.family == "granitehybrid" {
             let inner = self.size("mamba_expand") * self.size("hidden_size");
             pair("ssm.inner_size", typed_u32(inner as u32));
@@ -733,9 +782,12 @@ impl Converter {
         let size = match self.family {
             "lfm2" => 256,
             "llama4" => self.size("intermediate_size_mlp"),
+            "gemma3n" => 0,
             _ => self.size("intermediate_size"),
         };
-        if config["use_double_wide_mlp"] == true {
+        if let Some(sizes) = config["intermediate_size"].as_array() {
+            pair("feed_forward_length", u32s(sizes.iter().map(|size| size.as_u64().unwrap() as u32)));
+        } else if config["use_double_wide_mlp"] == true {
             let layers = self.size("num_hidden_layers");
             let own = layers - self.size("num_kv_shared_layers");
             let sizes = (0..layers).map(|layer| size as u32 * if layer < own { 1 } else { 2 });
@@ -758,7 +810,7 @@ impl Converter {
             pair("ssm.inner_size", typed_u32((delta as usize * self.size("linear_num_value_heads")) as u32));
         }
         let windowed = config["sliding_window"].is_u64();
-        if ["gemma3", "cohere2", "gemma4"].contains(&self.family)
+        if ["gemma3", "gemma3n", "cohere2", "gemma4"].contains(&self.family)
             || (windowed && ["olmo2", "exaone4"].contains(&self.family))
         {
             let marks: Vec<u8> =
@@ -886,8 +938,17 @@ fn convert(dir: &Path, case: &Case, others: bool) -> GgufWriter {
         "nemotron_h" | "nemotron_h_moe" => keys_of_granite(&mut config),
         _ => {}
     }
-    let (experts, activation, out) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
-    let mut converter = Converter { others, family, pairs, plus_one, config, experts, activation, out };
+    let mut converter = Converter {
+        others,
+        family,
+        pairs,
+        plus_one,
+        config,
+        experts: BTreeMap::new(),
+        stacked: BTreeMap::new(),
+        activation: BTreeMap::new(),
+        out: Vec::new(),
+    };
     let source = WeightSource::open_dir(dir).unwrap();
     for name in source.names() {
         if ["visual", "vision", "multi_modal"].iter().any(|part| name.contains(part)) {
@@ -963,6 +1024,27 @@ fn what_older_and_newer_converters_write_is_read_too() {
     }
 }
 
+#[test]
+fn damaged_numbers_of_gemma3n_are_refused() {
+    let case = CASES.iter().find(|case| case.0 == "gemma3n").unwrap();
+    let (dir, runtime) = (TempDir::new(), Runtime::new(&RuntimeOptions::default()).unwrap());
+    for (field, value, part) in [
+        ("altup_num_inputs", json!(0), "altup_num_inputs"),
+        ("altup_num_inputs", json!(u32::MAX), "altup_num_inputs"),
+        ("altup_num_inputs", json!(5), "altup_"),
+        ("altup_active_idx", json!(4), "altup_active_idx"),
+        ("num_kv_shared_layers", json!(5), "num_kv_shared_layers"),
+        ("activation_sparsity_pattern", json!([0.5]), "activation_sparsity_scale"),
+        ("activation_sparsity_pattern", json!([2.0, 0.0, 0.0, 0.0, 0.0]), "activation_sparsity_scale"),
+        ("activation_sparsity_pattern", json!([1.0, 0.0, 0.0, 0.0, 0.0]), "activation_sparsity_pattern"),
+    ] {
+        let copy = support::Copy::of(&support::family("gemma3n"), "gguf-damaged");
+        copy.edit("config.json", |config| config[field] = value.clone());
+        let file = save(&dir, "m.gguf", &convert(copy.path(), case, false));
+        check(&runtime.plan(&file, &ModelOptions::default()).unwrap_err(), ErrorKind::InvalidModel, &[part]);
+    }
+}
+
 /// Elsewhere llama.cpp multiplies it with what follows from the kind of rotation.
 #[test]
 fn a_magnitude_is_for_longrope() {
@@ -978,17 +1060,20 @@ fn a_magnitude_is_for_longrope() {
 }
 
 #[test]
-fn experts_in_blocks_are_the_values_of_the_blocks() {
+fn stacked_matrices_in_blocks_are_the_values_of_the_blocks() {
     let dir = TempDir::new();
     for (name, kind) in [
         ("gpt_oss", TensorType::Mxfp4),
         ("mixtral", TensorType::Q4_0),
         ("qwen3_next", TensorType::Q8_0),
         ("deepseek_v3", TensorType::Q8_0),
+        ("gemma3n", TensorType::Q8_0),
     ] {
         let case = CASES.iter().find(|case| case.0 == name).unwrap();
         let plain = convert(&support::family(name), case, false);
-        let in_parts = |name: &str| name.contains("_exps") || name.contains("_b.weight");
+        let in_parts = |name: &str| {
+            ["_exps", "_b.weight", "altup_proj", "altup_unembd"].iter().any(|part| name.contains(part))
+        };
         let blocks = plain.requantized(kind, in_parts);
         let file = save(&dir, "blocks.gguf", &blocks);
         let values = save(&dir, "values.gguf", &blocks.decoded());

@@ -87,14 +87,14 @@ const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8
     "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
     "bos_token_id": 2, "eos_token_id": 1}"#;
 /// Gemma 3's rotation of layers without a window.
-const GLOBAL: LayerRope = LayerRope {
+pub(super) const GLOBAL: LayerRope = LayerRope {
     layer_type: "full_attention",
     theta_key: "rope_theta",
     default_theta: 1e6,
     scaled: true,
     extras: Extras::NONE,
 };
-const LOCAL: LayerRope = LayerRope {
+pub(super) const LOCAL: LayerRope = LayerRope {
     layer_type: "sliding_attention",
     theta_key: "rope_local_base_freq",
     default_theta: 1e4,

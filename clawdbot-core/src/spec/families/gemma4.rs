@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::gemma::{SANDWICH, activation, cap};
 use super::llama::Keys;
-use super::{Architecture, Family, architecture, text_of, windows_by_pattern};
+use super::{Architecture, Family, architecture, share_keys, text_of, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
@@ -38,11 +38,11 @@ pub(super) const FAMILY: Family = Family {
             gguf::EXPERT_SIZE,
             gguf::PATTERN,
             gguf::LOCAL_THETA,
-            "attention.shared_kv_layers",
+            gguf::SHARED_KEYS,
             "attention.key_length_swa",
             "attention.value_length_swa",
             "rope.dimension_count_swa",
-            "embedding_length_per_layer_input",
+            gguf::LAYER_INPUT,
             "final_logit_softcapping",
         ],
         fields: gguf_fields,
@@ -75,7 +75,7 @@ const LOCAL: LayerRope = LayerRope {
 };
 /// Defaults of sizes, as in transformers.
 const DEFAULT_GLOBAL_HEAD_DIM: usize = 512;
-const DEFAULT_INPUTS: PerLayerSpec = PerLayerSpec { vocab_size: 262_144, size: 256 };
+const DEFAULT_INPUTS: PerLayerSpec = PerLayerSpec { vocab_size: 262_144, size: 256, partial: false };
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // "vision" only concerns images.
@@ -103,6 +103,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let inputs = PerLayerSpec {
         vocab_size: config.opt_usize("vocab_size_per_layer_input")?.unwrap_or(DEFAULT_INPUTS.vocab_size),
         size: config.opt_usize("hidden_size_per_layer_input")?.unwrap_or(DEFAULT_INPUTS.size),
+        ..DEFAULT_INPUTS
     };
     Ok(DecoderSpec {
         qk_norm: Some(NormSpec::of_heads(plain.rms_norm_eps)),
@@ -143,15 +144,9 @@ fn layers(config: &ModelConfig, plain: &DecoderSpec) -> Result<Vec<LayerSpec>> {
     }
     let overrides = config.object("per_layer_config")?;
     let moe = config.bool_or("enable_moe_block", false)?;
-    let shared = config.opt_usize("num_kv_shared_layers")?.unwrap_or(0);
-    let Some(own) = count.checked_sub(shared).filter(|&own| own > 0) else {
-        let expected = format!("fewer than num_hidden_layers, which is {count}");
-        return Err(config.invalid("num_kv_shared_layers", &expected));
-    };
     let wide = config.bool_or("use_double_wide_mlp", false)?;
-    for index in 0..count {
-        let full = layers[index].window.is_none();
-        let layer = &mut layers[index];
+    for (index, layer) in layers.iter_mut().enumerate() {
+        let full = layer.window.is_none();
         layer.rope = Some(usize::from(!full));
         layer.moe = moe;
         layer.heads = match &overrides {
@@ -161,14 +156,10 @@ fn layers(config: &ModelConfig, plain: &DecoderSpec) -> Result<Vec<LayerSpec>> {
         if full && keys_as_values {
             layer.keys = KeySource::KeysAsValues;
         }
-        if index >= own {
-            layer.intermediate_size = wide.then(|| plain.intermediate_size.saturating_mul(2));
-            let source = (0..own).rev().find(|&source| layers[source].window.is_none() == full);
-            let source = source.ok_or_else(|| {
-                config.invalid("num_kv_shared_layers", "to leave layers of each kind with keys of their own")
-            })?;
-            layers[index].keys = KeySource::Layer(source);
-        }
+    }
+    let own = share_keys(config, &mut layers, 0)?;
+    for layer in &mut layers[own..] {
+        layer.intermediate_size = wide.then(|| plain.intermediate_size.saturating_mul(2));
     }
     Ok(layers)
 }
@@ -220,13 +211,13 @@ fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
     if windowed.last().is_none_or(|&last| last != 0) {
         return Err(keys.unsupported(gguf::PATTERN, "full attention in the last layer"));
     }
-    let shared = keys.opt_u64("attention.shared_kv_layers")?.unwrap_or(0);
+    let shared = keys.opt_u64(gguf::SHARED_KEYS)?.unwrap_or(0);
     let own = layers.saturating_sub(shared);
     let kind = |&mark: &u64| if mark == 0 { "full_attention" } else { "sliding_attention" };
     let full = |index: &usize| windowed[*index] == 0 && (*index as u64) < own;
     let as_values =
         (0..windowed.len()).find(full).is_some_and(|i| !keys.has(&format!("blk.{i}.attn_v.weight")));
-    let inputs = keys.opt_u64("embedding_length_per_layer_input")?.unwrap_or(0);
+    let inputs = keys.opt_u64(gguf::LAYER_INPUT)?.unwrap_or(0);
     gguf::extend(
         config,
         json!({

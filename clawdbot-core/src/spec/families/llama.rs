@@ -136,6 +136,8 @@ impl DecoderSpec {
             logit_scale: 1.0,
             final_logit_softcapping: None,
             per_layer_inputs: None,
+            streams: None,
+            low_rank: None,
             layer_scalars: false,
             tie_word_embeddings: config.bool_or("tie_word_embeddings", keys.tied)?,
             lm_head_bias: false,

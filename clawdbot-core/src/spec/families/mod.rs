@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_gemma3n;
+#[cfg(test)]
 mod tests_plain_mlps;
 #[cfg(test)]
 mod tests_text_models;
@@ -10,7 +12,7 @@ mod tests_text_models;
 use super::architecture::{Architecture, architecture, text_of};
 use super::config::ModelConfig;
 use super::gguf::GgufFamily;
-use super::{Activation, LayerSpec, activation};
+use super::{Activation, KeySource, LayerSpec, activation};
 use crate::error::Result;
 
 /// A family: what a file of this folder defines.
@@ -39,6 +41,7 @@ families! {
     qwen3_5,
     ministral3,
     gemma,
+    gemma3n,
     gemma4,
     phi3,
     smollm3,
@@ -156,6 +159,28 @@ fn windows_by_pattern(
     let pattern = pattern.unwrap_or(default_pattern);
     let window = Window { size: sliding_window(config)?, expected: "an integer, as layer_types has windows" };
     windows(config, num_hidden_layers, window, |i| (i + 1) % pattern != 0)
+}
+
+/// Gives the last `num_kv_shared_layers` layers the keys and values of the last layer of their kind (with or without a
+/// window) before all of them. Returns how many layers have their own.
+///
+/// # Errors
+/// `InvalidModel` where there is no such layer.
+fn share_keys(config: &ModelConfig, layers: &mut [LayerSpec], default: usize) -> Result<usize> {
+    const KEY: &str = "num_kv_shared_layers";
+    let (count, shared) = (layers.len(), config.opt_usize(KEY)?.unwrap_or(default));
+    let Some(own) = count.checked_sub(shared).filter(|&own| own > 0) else {
+        return Err(config.invalid(KEY, &format!("fewer than num_hidden_layers, which is {count}")));
+    };
+    let (sources, sharing) = layers.split_at_mut(own);
+    for layer in sharing {
+        let source = sources.iter().rposition(|source| source.window.is_some() == layer.window.is_some());
+        layer.keys = KeySource::Layer(
+            source
+                .ok_or_else(|| config.invalid(KEY, "to leave layers of each kind with keys of their own"))?,
+        );
+    }
+    Ok(own)
 }
 
 /// The size under one of `keys`; several must agree.

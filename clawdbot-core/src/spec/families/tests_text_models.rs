@@ -11,7 +11,7 @@ use crate::spec::{
 };
 
 /// `value` with `changes` to its `text_config`.
-fn with_text(value: &Value, changes: &Value) -> Value {
+pub(super) fn with_text(value: &Value, changes: &Value) -> Value {
     with(value, &json!({"text_config": with(&value["text_config"], changes)}))
 }
 
@@ -171,7 +171,7 @@ fn small_gemma4_shares_keys_and_has_per_layer_inputs() {
     let shared = [3, 3, 3, 3, 4].map(KeySource::Layer);
     assert_eq!(keys, [[KeySource::Own; 5], shared].concat());
     assert_eq!([4, 5].map(|layer| found.dense_size(layer)), [6144, 12_288]);
-    assert_eq!(found.per_layer_inputs, Some(PerLayerSpec { vocab_size: 262_144, size: 256 }));
+    assert_eq!(found.per_layer_inputs, Some(PerLayerSpec { vocab_size: 262_144, size: 256, partial: false }));
     assert_eq!((found.attention.divisor, found.final_logit_softcapping), (1.0, Some(30.0)));
     // A quarter of the pairs is rotated, as if in heads of 512.
     let freq = &found.ropes[0].inv_freq;

@@ -21,6 +21,10 @@ pub(crate) const WINDOW: &str = "attention.sliding_window";
 pub(crate) const PATTERN: &str = "attention.sliding_window_pattern";
 /// Base of the rotation in layers with a window.
 pub(crate) const LOCAL_THETA: &str = "rope.freq_base_swa";
+/// Layers without keys and values of their own.
+pub(crate) const SHARED_KEYS: &str = "attention.shared_kv_layers";
+/// Elements of a second embedding for each layer.
+pub(crate) const LAYER_INPUT: &str = "embedding_length_per_layer_input";
 /// Tensor of a cross-encoder's last layer.
 pub(crate) const CLASSIFIER: &str = "cls.output";
 
@@ -97,6 +101,24 @@ impl Keys<'_> {
 
     pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         self.metadata.opt_str(&self.key(key))
+    }
+
+    /// A number for each layer, which may be infinite.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let number = |value: crate::weights::Value| match value {
+            crate::weights::Value::Float(number) if !number.is_nan() => Some(number),
+            _ => None,
+        };
+        let layers = self.u64("block_count")?;
+        let numbers = match self.metadata.get(&self.key(key)) {
+            None => return Ok(None),
+            Some(crate::weights::Value::Array(array)) => {
+                array.scalars().and_then(|values| values.map(number).collect::<Option<Vec<f64>>>())
+            }
+            Some(_) => None,
+        };
+        let numbers = numbers.filter(|numbers| numbers.len() as u64 == layers);
+        numbers.map(Some).ok_or_else(|| self.invalid(key, "a number for each layer"))
     }
 
     /// An integer or boolean for all layers, or one for each.

@@ -15,8 +15,8 @@ pub(crate) use fields::{
     DefaultThetas, dense, expert_size, experts, pattern, shared_experts, sigmoid, two_rotations, value_length,
 };
 pub(crate) use keys::{
-    CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, GATING, Keys, LOCAL_THETA, PATTERN, PREDICTING_LAYERS,
-    SHARED_SIZE, WINDOW, extend,
+    CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, GATING, Keys, LAYER_INPUT, LOCAL_THETA, PATTERN,
+    PREDICTING_LAYERS, SHARED_KEYS, SHARED_SIZE, WINDOW, extend,
 };
 pub(crate) use metadata::{config_json, generation_json, is_read};
 
