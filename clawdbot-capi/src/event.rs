@@ -22,6 +22,8 @@ pub const CLAWDBOT_EVENT_DONE: i32 = 3;
 pub const CLAWDBOT_EVENT_REASONING: i32 = 4;
 /// Event kind: a tool call is complete.
 pub const CLAWDBOT_EVENT_TOOL_CALL: i32 = 5;
+/// Event kind: a part of a tool call became certain.
+pub const CLAWDBOT_EVENT_TOOL_CALL_DELTA: i32 = 6;
 
 /// Something that happened to a request.
 pub struct clawdbot_event(Inner);
@@ -31,6 +33,7 @@ enum Inner {
     Token { id: u32, text: Text, logprobs: Option<TokenReport> },
     Reasoning(Text),
     ToolCall(Text),
+    ToolCallDelta(Text),
     Done(Box<clawdbot_completion>),
 }
 
@@ -46,6 +49,9 @@ impl clawdbot_event {
             Event::ToolCall(call) => {
                 Inner::ToolCall(Text::from(serde_json::Value::Object(call.to_json()).to_string()))
             }
+            Event::ToolCallDelta(delta) => {
+                Inner::ToolCallDelta(Text::from(serde_json::Value::Object(delta.to_json()).to_string()))
+            }
             Event::Done(completion) => Inner::Done(Box::new(clawdbot_completion::new(*completion))),
             other => return Err(internal(format!("no C event for {other:?}"))),
         }))
@@ -57,6 +63,7 @@ impl clawdbot_event {
             Inner::Token { .. } => CLAWDBOT_EVENT_TOKEN,
             Inner::Reasoning(_) => CLAWDBOT_EVENT_REASONING,
             Inner::ToolCall(_) => CLAWDBOT_EVENT_TOOL_CALL,
+            Inner::ToolCallDelta(_) => CLAWDBOT_EVENT_TOOL_CALL_DELTA,
             Inner::Done(_) => CLAWDBOT_EVENT_DONE,
         }
     }
@@ -129,6 +136,21 @@ pub extern "C" fn clawdbot_event_tool_call(
 ) -> *const c_char {
     match event.map(|event| &event.0) {
         Some(Inner::ToolCall(call)) => call.give(length),
+        _ => std::ptr::null(),
+    }
+}
+
+/// Of a tool call delta event: what became certain of a call as a JSON object, with index, id and name (null but in the first delta
+/// of a call) and arguments (the text that is new); its length goes to `length`, which may be NULL. The arguments of a call's deltas,
+/// one after the other, are those of its tool call event, which comes after them; if none with their index comes, it was no call
+/// that can be read. Valid as the text of an event is. NULL for other events and for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_event_tool_call_delta(
+    event: Option<&clawdbot_event>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    match event.map(|event| &event.0) {
+        Some(Inner::ToolCallDelta(delta)) => delta.give(length),
         _ => std::ptr::null(),
     }
 }

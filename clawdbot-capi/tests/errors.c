@@ -93,6 +93,7 @@ static void null_handles(void) {
     CHECK(clawdbot_event_kind(NULL) == 0 && clawdbot_event_text(NULL, NULL) == NULL);
     CHECK(clawdbot_event_tool_call(NULL, NULL) == NULL && clawdbot_completion_reasoning(NULL, NULL) == NULL);
     CHECK(clawdbot_completion_tool_calls(NULL, NULL) == NULL);
+    CHECK(clawdbot_event_tool_call_delta(NULL, NULL) == NULL);
     CHECK(clawdbot_event_completion(NULL) == NULL && clawdbot_tokenizer_vocab_size(NULL) == 0);
     CHECK(clawdbot_completion_text(NULL, NULL) == NULL && clawdbot_completion_token_ids(NULL, NULL) == NULL);
     CHECK(clawdbot_model_close(NULL, NULL) == CLAWDBOT_ERROR_NULL_POINTER);

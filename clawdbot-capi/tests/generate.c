@@ -55,6 +55,7 @@ static void reasoning_is_no_text(clawdbot_model *model) {
             said += strlen(clawdbot_event_text(event, NULL));
         }
         CHECK(clawdbot_event_tool_call(event, NULL) == NULL);
+        CHECK(clawdbot_event_tool_call_delta(event, NULL) == NULL);
         done = clawdbot_event_kind(event) == CLAWDBOT_EVENT_DONE;
         clawdbot_event_free(event);
     }

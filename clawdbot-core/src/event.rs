@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::metrics::MAX_DRAFTS;
 use crate::options::shown;
-use crate::output::ToolCall;
+use crate::output::{ToolCall, ToolCallDelta};
 use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
@@ -164,6 +164,10 @@ pub enum Event {
         /// The text.
         text: String,
     },
+    /// A part of a tool call became certain while the model writes it. The token that it came with came before. All deltas of a
+    /// call come before its `ToolCall`, and their arguments, one after the other, are exactly its arguments. Deltas are a preview:
+    /// if no `ToolCall` with their index follows, it was no call that can be read, and what the model wrote is in the text.
+    ToolCallDelta(ToolCallDelta),
     /// A tool call is complete. The token that it ended with came before.
     ToolCall(ToolCall),
     /// The end: the last event.
@@ -229,6 +233,8 @@ enum EventValue {
     Reasoning {
         text: String,
     },
+    #[serde(rename = "tool_call_delta")]
+    ToolCallDelta(ToolCallDelta),
     #[serde(rename = "tool_call")]
     ToolCall(ToolCall),
     Done {
@@ -242,6 +248,7 @@ impl From<EventValue> for Event {
             EventValue::Progress { done, total } => Event::Progress { done, total },
             EventValue::Token { id, text, logprobs } => Event::Token { id, text, logprobs },
             EventValue::Reasoning { text } => Event::Reasoning { text },
+            EventValue::ToolCallDelta(delta) => Event::ToolCallDelta(delta),
             EventValue::ToolCall(call) => Event::ToolCall(call),
             EventValue::Done { completion } => Event::Done(completion),
         }
@@ -254,6 +261,7 @@ impl From<Event> for EventValue {
             Event::Progress { done, total } => EventValue::Progress { done, total },
             Event::Token { id, text, logprobs } => EventValue::Token { id, text, logprobs },
             Event::Reasoning { text } => EventValue::Reasoning { text },
+            Event::ToolCallDelta(delta) => EventValue::ToolCallDelta(delta),
             Event::ToolCall(call) => EventValue::ToolCall(call),
             Event::Done(completion) => EventValue::Done { completion },
         }
@@ -309,6 +317,7 @@ macro_rules! json {
 json! {
     Completion { text reasoning tool_calls warnings token_ids finish_reason usage logprobs prompt_logprobs alternatives options }
     ToolCall { index id name arguments }
+    ToolCallDelta { index id name arguments }
     TokenLogprob { id logprob }
     Usage {
         prompt_tokens cached_tokens completion_tokens draft_tokens accepted_tokens accepted_by_position forced_tokens
@@ -334,7 +343,7 @@ impl Logprobs {
 }
 
 impl Event {
-    /// All of it as a JSON object: `kind` (`progress`, `token`, `reasoning`, `tool_call`, `done`), and the fields of that kind.
+    /// All of it as a JSON object: `kind` (`progress`, `token`, `reasoning`, `tool_call_delta`, `tool_call`, `done`), and the fields of that kind.
     pub fn to_json(&self) -> Map<String, Value> {
         object_of(self)
     }
@@ -354,6 +363,12 @@ impl Event {
                 Ok(Event::Token { id, text, logprobs: fields.get("logprobs")? })
             }
             Some("reasoning") => Ok(Event::Reasoning { text: fields.get("text")? }),
+            Some("tool_call_delta") => Ok(Event::ToolCallDelta(ToolCallDelta {
+                index: fields.get("index")?,
+                id: fields.get("id")?,
+                name: fields.get("name")?,
+                arguments: fields.get("arguments")?,
+            })),
             Some("tool_call") => Ok(Event::ToolCall(ToolCall {
                 index: fields.get("index")?,
                 id: fields.get("id")?,
@@ -382,6 +397,7 @@ mod tests {
         let options = serde_json::json!({"seed": 3});
         let text = |text: &str| text.to_owned();
         let call = ToolCall { index: 0, id: text("abc"), name: text("f"), arguments: text("{}") };
+        let delta = ToolCallDelta { index: 0, id: Some(text("abc")), name: None, arguments: text("{") };
         let completion = Completion {
             text: "ü".to_owned(),
             reasoning: "Hm.".to_owned(),
@@ -430,6 +446,7 @@ mod tests {
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),
             ("reasoning", Event::Reasoning { text: text("Hm") }),
+            ("tool_call_delta", Event::ToolCallDelta(delta)),
             ("tool_call", Event::ToolCall(call)),
             ("done", Event::Done(Box::new(completion))),
         ] {
@@ -479,6 +496,7 @@ mod tests {
             (serde_json::json!({"kind": "token", "id": -1, "text": ""}), "id"),
             (serde_json::json!({"kind": "reasoning"}), "text"),
             (serde_json::json!({"kind": "tool_call", "index": 0, "id": ""}), "name"),
+            (serde_json::json!({"kind": "tool_call_delta", "index": 0}), "arguments"),
         ] {
             let error = Event::from_json(event.as_object().unwrap()).unwrap_err();
             assert!(error.message().starts_with(&format!("Event: field {field}: ")), "{error}");

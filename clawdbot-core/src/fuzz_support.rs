@@ -1,6 +1,7 @@
 //! Functions for the fuzz targets: each parses bytes in memory and reads everything that they describe. No public interface.
 #![allow(missing_docs, reason = "for the fuzz targets of this repository only")]
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use serde_json::{Map, json};
@@ -211,7 +212,7 @@ pub fn template(data: &[u8]) -> Result<()> {
 }
 
 /// Lines: a format of calls, one of reasoning, how the prompt ends; the rest is an output, which is read whole and by the
-/// character, with the same result. Nothing that it says may get lost or be made up.
+/// character, with the same result. Nothing that it says may get lost or be made up, and calls say what their deltas said.
 pub fn output(data: &[u8]) -> Result<()> {
     let text = String::from_utf8_lossy(data);
     let mut parts = text.splitn(4, '\n');
@@ -225,18 +226,26 @@ pub fn output(data: &[u8]) -> Result<()> {
         let mut parts: Vec<Piece> = pieces.flat_map(|piece| parser.push(piece)).collect();
         parts.extend(parser.finish());
         // Where text is cut says nothing.
-        parts.into_iter().fold((String::new(), String::new(), Vec::new()), |mut all, part| {
-            match part {
-                Piece::Text(text) => all.0.push_str(&text),
-                Piece::Reasoning(text) => all.1.push_str(&text),
-                other => all.2.push(other),
-            }
-            all
-        })
+        parts.into_iter().fold(
+            (String::new(), String::new(), BTreeMap::new(), Vec::new()),
+            |mut all, part| {
+                match part {
+                    Piece::Text(text) => all.0.push_str(&text),
+                    Piece::Reasoning(text) => all.1.push_str(&text),
+                    Piece::Delta(delta) => all.2.entry(delta.index).or_default().push_str(&delta.arguments),
+                    other => all.3.push(other),
+                }
+                all
+            },
+        )
     };
     let whole = read(&mut std::iter::once(output));
     let cut = read(&mut output.char_indices().map(|(at, c)| &output[at..at + c.len_utf8()]));
-    match whole == cut {
+    let same = |part: &Piece| match part {
+        Piece::Call(call) => whole.2.get(&call.index) == Some(&call.arguments),
+        _ => true,
+    };
+    match whole == cut && whole.3.iter().all(same) {
         true => Ok(()),
         false => Err(Error::internal(format!("output: expected {whole:?}, found {cut:?}"))),
     }

@@ -72,7 +72,7 @@ pub use options::{
     OptionSpec, OptionType, PackOptions, Pooling, ReferenceType, RerankOptions, RuntimeOptions, Sampler,
     SharedProcessor, Speculation, WeightType, check_option_names,
 };
-pub use output::ToolCall;
+pub use output::{ToolCall, ToolCallDelta};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use tokenizer::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens, Tokenizer};

@@ -5,7 +5,7 @@ mod support;
 
 use clawdbot_core::{
     Chat, Completion, Driver, ErrorKind, Event, FinishReason, GenerateOptions, JsonSchema, Model,
-    ModelOptions, Prompt, Runtime, RuntimeOptions, Source, Speculation,
+    ModelOptions, Prompt, Runtime, RuntimeOptions, Source, Speculation, ToolCall,
 };
 use serde_json::{Value, json};
 
@@ -217,6 +217,27 @@ fn names(done: &Completion) -> Vec<&str> {
     done.tool_calls.iter().map(|call| call.name.as_str()).collect()
 }
 
+fn of_call(event: &Event) -> Option<&ToolCall> {
+    if let Event::ToolCall(call) = event { Some(call) } else { None }
+}
+
+/// The calls of deltas, put together as a client does, in JSON as in other languages.
+fn deltas(events: &[Event]) -> Vec<ToolCall> {
+    let mut calls: Vec<Value> = Vec::new();
+    for event in events {
+        let Event::ToolCallDelta(delta) = event else { continue };
+        match delta.name {
+            Some(_) => calls.push(delta.to_json().into()),
+            None => {
+                let call = calls.iter_mut().find(|call| call["index"] == delta.index).unwrap();
+                call["arguments"] =
+                    format!("{}{}", call["arguments"].as_str().unwrap(), delta.arguments).into();
+            }
+        }
+    }
+    calls.iter().map(|call| ToolCall::from_json(call.as_object().unwrap()).unwrap()).collect()
+}
+
 #[test]
 fn calls_that_are_required_come_and_follow_their_schemas() {
     for end in [HERMES, REASONS] {
@@ -234,7 +255,8 @@ fn calls_that_are_required_come_and_follow_their_schemas() {
             let one = required.clone().parallel_tool_calls(false);
             let events: Vec<Event> =
                 plain.chat_stream(&question(true), &one).unwrap().map(Result::unwrap).collect();
-            assert_eq!(events.iter().filter(|event| matches!(event, Event::ToolCall(_))).count(), 1);
+            let calls: Vec<&ToolCall> = events.iter().filter_map(of_call).collect();
+            assert_eq!((calls.len(), deltas(&events)), (1, vec![calls[0].clone()]));
             // A model that does not know of calls answers with text.
             let free = plain.chat(&question(true), &options).unwrap();
             assert!(free.tool_calls.is_empty(), "{free:?}");

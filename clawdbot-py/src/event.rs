@@ -226,13 +226,13 @@ impl ToolCall {
 
 plain_data! {
     ToolCall {
-        /// Its number among the calls of the answer, from 0.
+        /// Its number among the calls of the answer, from 0. Numbers of deltas that no call followed are left out.
         #[getter]
         fn index(&self) -> usize {
             self.0.index
         }
 
-        /// What the model called it, or letters and digits that follow from the call.
+        /// What the model called it, or 9 letters and digits that follow from its place, index and name.
         #[getter]
         fn id(&self) -> &str {
             &self.0.id
@@ -257,6 +257,59 @@ plain_data! {
     }
 }
 
+/// A part of a tool call that became certain while the model writes it.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct ToolCallDelta(core::ToolCallDelta);
+
+impl From<core::ToolCallDelta> for ToolCallDelta {
+    fn from(delta: core::ToolCallDelta) -> Self {
+        ToolCallDelta(delta)
+    }
+}
+
+impl ToolCallDelta {
+    fn core(&self) -> &core::ToolCallDelta {
+        &self.0
+    }
+}
+
+plain_data! {
+    ToolCallDelta {
+        /// Index of the call.
+        #[getter]
+        fn index(&self) -> usize {
+            self.0.index
+        }
+
+        /// Id of the call, in its first delta.
+        #[getter]
+        fn id(&self) -> Option<&str> {
+            self.0.id.as_deref()
+        }
+
+        /// Name of the function, in the first delta.
+        #[getter]
+        fn name(&self) -> Option<&str> {
+            self.0.name.as_deref()
+        }
+
+        /// The text of the arguments that became certain.
+        #[getter]
+        fn arguments(&self) -> &str {
+            &self.0.arguments
+        }
+
+        fn __repr__(&self) -> String {
+            let delta = &self.0;
+            let first = match (&delta.id, &delta.name) {
+                (Some(id), Some(name)) => format!("id={id:?}, name={name:?}, "),
+                _ => String::new(),
+            };
+            format!("ToolCallDelta(index={}, {first}arguments={:?})", delta.index, delta.arguments)
+        }
+    }
+}
+
 /// Something that happened to a request.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Event(core::Event);
@@ -275,13 +328,14 @@ impl Event {
 
 plain_data! {
     Event {
-        /// `token`, `reasoning`, `tool_call`, `progress` or `done`.
+        /// `token`, `reasoning`, `tool_call_delta`, `tool_call`, `progress` or `done`.
         #[getter]
         fn kind(&self) -> PyResult<&'static str> {
             match &self.0 {
                 core::Event::Progress { .. } => Ok("progress"),
                 core::Event::Token { .. } => Ok("token"),
                 core::Event::Reasoning { .. } => Ok("reasoning"),
+                core::Event::ToolCallDelta(_) => Ok("tool_call_delta"),
                 core::Event::ToolCall(_) => Ok("tool_call"),
                 core::Event::Done(_) => Ok("done"),
                 other => {
@@ -327,6 +381,16 @@ plain_data! {
             }
         }
 
+        /// `tool_call_delta`: what became certain of a call. The arguments of a call's deltas, joined, are those of its
+        /// `tool_call`, which comes after them; if none with their index comes, it was no call that can be read.
+        #[getter]
+        fn tool_call_delta(&self) -> Option<ToolCallDelta> {
+            match &self.0 {
+                core::Event::ToolCallDelta(delta) => Some(ToolCallDelta(delta.clone())),
+                _ => None,
+            }
+        }
+
         /// `progress`: tokens of the prompt computed so far.
         #[getter]
         fn done(&self) -> Option<usize> {
@@ -360,6 +424,10 @@ plain_data! {
                 core::Event::Reasoning { text } => format!("Event(kind='reasoning', text={text:?})"),
                 core::Event::ToolCall(call) => {
                     format!("Event(kind='tool_call', tool_call={})", ToolCall(call.clone()).__repr__())
+                }
+                core::Event::ToolCallDelta(delta) => {
+                    let delta = ToolCallDelta(delta.clone()).__repr__();
+                    format!("Event(kind='tool_call_delta', tool_call_delta={delta})")
                 }
                 core::Event::Progress { done, total } => {
                     format!("Event(kind='progress', done={done}, total={total})")

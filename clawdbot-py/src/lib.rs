@@ -46,6 +46,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event::Event>()?;
     module.add_class::<completion::Completion>()?;
     module.add_class::<event::ToolCall>()?;
+    module.add_class::<event::ToolCallDelta>()?;
     module.add_class::<event::Usage>()?;
     module.add_class::<event::Logprobs>()?;
     module.add_class::<event::TokenLogprob>()?;

@@ -74,6 +74,7 @@ __all__ = [
     "TokenLogprob",
     "Tokenizer",
     "ToolCall",
+    "ToolCallDelta",
     "UnknownOption",
     "UnsupportedModel",
     "Usage",
@@ -219,16 +220,40 @@ class ToolCall:
         """All fields as a JSON text."""
     @property
     def index(self) -> int:
-        """Its number among the calls of the answer, from 0."""
+        """Its number among the calls of the answer, from 0. Numbers of deltas that no call followed are left out."""
     @property
     def id(self) -> str:
-        """What the model called it, or letters and digits that follow from the call."""
+        """What the model called it, or 9 letters and digits that follow from its place, index and name."""
     @property
     def name(self) -> str:
         """Name of the function."""
     @property
     def arguments(self) -> str:
         """The arguments: a JSON object as text."""
+
+@final
+class ToolCallDelta:
+    """A part of a tool call that became certain while the model writes it."""
+
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
+    @property
+    def index(self) -> int:
+        """Index of the call."""
+    @property
+    def id(self) -> str | None:
+        """Id of the call, in its first delta."""
+    @property
+    def name(self) -> str | None:
+        """Name of the function, in the first delta."""
+    @property
+    def arguments(self) -> str:
+        """The text of the arguments that became certain."""
 
 @final
 class Completion:
@@ -287,8 +312,8 @@ class Event:
     def to_json(self) -> str:
         """All fields as a JSON text."""
     @property
-    def kind(self) -> Literal["token", "reasoning", "tool_call", "progress", "done"]:
-        """`token`, `reasoning`, `tool_call`, `progress` or `done`."""
+    def kind(self) -> Literal["token", "reasoning", "tool_call_delta", "tool_call", "progress", "done"]:
+        """`token`, `reasoning`, `tool_call_delta`, `tool_call`, `progress` or `done`."""
     @property
     def id(self) -> int | None:
         """`token`: its id."""
@@ -301,6 +326,10 @@ class Event:
     @property
     def tool_call(self) -> ToolCall | None:
         """`tool_call`: the call, complete."""
+    @property
+    def tool_call_delta(self) -> ToolCallDelta | None:
+        """`tool_call_delta`: what became certain of a call. The arguments of a call's deltas, joined, are those of its
+        `tool_call`, which comes after them; if none with their index comes, it was no call that can be read."""
     @property
     def done(self) -> int | None:
         """`progress`: tokens of the prompt computed so far."""

@@ -215,6 +215,13 @@ def test_tool_calls_are_plain_data():
     event = clawdbot.Event({"kind": "tool_call", **fields})
     assert (event.kind, event.tool_call, event.text) == ("tool_call", call, None)
     assert repr(event).startswith("Event(kind='tool_call', tool_call=ToolCall(")
+    for fields in ({**fields, "arguments": '{"a'}, {"index": 0, "id": None, "name": None, "arguments": '":1}'}):
+        delta = clawdbot.ToolCallDelta(fields)
+        assert (delta.index, delta.id, delta.name, delta.arguments) == tuple(fields.values())
+        assert (delta.to_dict(), pickle.loads(pickle.dumps(delta))) == (fields, delta)
+        event = clawdbot.Event({"kind": "tool_call_delta", **fields})
+        assert (event.kind, event.tool_call_delta, event.tool_call) == ("tool_call_delta", delta, None)
+        assert repr(event) == f"Event(kind='tool_call_delta', tool_call_delta={delta!r})"
 
 
 @pytest.mark.parametrize(("field", "bad"), [("text", None), ("token_ids", "x"), ("finish_reason", "tired"), ("usage", {}), ("options", [])])

@@ -268,7 +268,7 @@ impl Beams {
         let mut options = self.options.clone();
         let says = text_after(&self.loaded, &self.given, &mut options, &self.prompt, self.tools.clone())?;
         let said = says.map(|says| says.whole(&text.tokens, text.stopped)).transpose()?.unwrap_or_default();
-        let Said { text: answer, reasoning, calls: tool_calls, warnings } = said;
+        let Said { text: answer, reasoning, calls: tool_calls, warnings, .. } = said;
         let own = if text.stopped { FinishReason::Stop } else { FinishReason::Length };
         let decode = self.first_token.map_or(0.0, |first| first.elapsed().as_secs_f64());
         Ok(Completion {

@@ -166,11 +166,21 @@ fn read(format: &str, text: &str) -> Vec<ToolCall> {
     let mut parser = formats.parser(Tools::new(Some(&tools())), 0, tail);
     let mut pieces = parser.push(text);
     pieces.extend(parser.finish());
-    let calls = pieces.into_iter().map(|piece| match piece {
-        Piece::Call(call) => call,
-        other => panic!("{format}: {text:?} has {other:?}"),
-    });
-    calls.collect()
+    let (mut calls, mut previews) = (Vec::new(), Vec::<String>::new());
+    for piece in pieces {
+        match piece {
+            Piece::Delta(delta) => {
+                previews.resize(previews.len().max(delta.index + 1), String::new());
+                previews[delta.index].push_str(&delta.arguments);
+            }
+            Piece::Call(call) => calls.push(call),
+            other => panic!("{format}: {text:?} has {other:?}"),
+        }
+    }
+    // No preview is void.
+    let arguments: Vec<&str> = calls.iter().map(|call| call.arguments.as_str()).collect();
+    assert_eq!(previews, arguments, "{format}: {text:?}");
+    calls
 }
 
 fn vocabulary(calls: &WrittenCalls, special: bool) -> Arc<Vocabulary> {

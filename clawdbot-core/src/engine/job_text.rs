@@ -2,7 +2,9 @@
 
 use crate::error::Result;
 use crate::options::Resolved;
-use crate::output::{OutputFormats, OutputParser, Piece as Part, ReasoningMarks, ToolCall, Tools};
+use crate::output::{
+    OutputFormats, OutputParser, Piece as Part, ReasoningMarks, ToolCall, ToolCallDelta, Tools, place_after,
+};
 use crate::tokenizer::{SkipSpecialTokens, StopMatcher, StreamDecoder, Tokenizer};
 
 /// Tokens of the prompt that the decoder gets: enough to know how its text ends.
@@ -44,7 +46,7 @@ impl OutputReader {
         let tail = tokenizer.decode(&tail, SkipSpecialTokens::No)?;
         let marks = formats.marks();
         let shown = marks.iter().filter_map(|mark| tokenizer.token_to_id(mark)).collect();
-        let parser = formats.parser(tools, prompt.len(), &tail);
+        let parser = formats.parser(tools, place_after(prompt), &tail);
         let reasoning = formats.reasoning_marks(&tail);
         let tokenizer = tokenizer.clone();
         Ok(Some(OutputReader { parser, tokenizer, skips: options.skip_special_tokens, shown, reasoning }))
@@ -61,6 +63,8 @@ impl OutputReader {
 pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) reasoning: String,
+    /// Of calls, those here included: one for each.
+    pub(crate) deltas: Vec<ToolCallDelta>,
     pub(crate) calls: Vec<ToolCall>,
     pub(crate) warnings: Vec<String>,
 }
@@ -71,13 +75,17 @@ impl Said {
             match part {
                 Part::Text(text) => self.text.push_str(&text),
                 Part::Reasoning(text) => self.reasoning.push_str(&text),
+                Part::Delta(delta) => match self.deltas.last_mut() {
+                    Some(last) if last.index == delta.index => last.arguments.push_str(&delta.arguments),
+                    _ => self.deltas.push(delta),
+                },
                 Part::Call(call) => self.calls.push(call),
                 Part::Warning(warning) => self.warnings.push(warning),
             }
         }
     }
 
-    /// Adds what came after it.
+    /// Adds what came after it, but for deltas.
     pub(super) fn extend(&mut self, said: &Said) {
         self.text.push_str(&said.text);
         self.reasoning.push_str(&said.reasoning);

@@ -405,12 +405,20 @@ impl Sequence {
         }
         job.emitted.extend(&said);
         job.logprobs.extend(logprobs.clone());
-        let Said { text, reasoning, calls, .. } = said;
+        let Said { text, reasoning, calls, deltas, .. } = said;
         if !reasoning.is_empty() {
             job.push(Event::Reasoning { text: reasoning });
         }
         job.push(Event::Token { id, text, logprobs });
-        calls.into_iter().for_each(|call| job.push(Event::ToolCall(call)));
+        // Each call comes after its deltas.
+        let mut deltas = deltas.into_iter().peekable();
+        for call in calls {
+            while let Some(delta) = deltas.next_if(|delta| delta.index <= call.index) {
+                job.push(Event::ToolCallDelta(delta));
+            }
+            job.push(Event::ToolCall(call));
+        }
+        deltas.for_each(|delta| job.push(Event::ToolCallDelta(delta)));
         if let Some(reason) = reason {
             self.finish(reason);
         }
@@ -428,7 +436,7 @@ impl Sequence {
             let rest = text.read(Piece::default(), true);
             job.emitted.extend(&rest);
         }
-        let Said { text, reasoning, calls: tool_calls, warnings } = std::mem::take(&mut job.emitted);
+        let Said { text, reasoning, calls: tool_calls, warnings, .. } = std::mem::take(&mut job.emitted);
         let masks = job.constrained.take().map_or_else(MaskTimes::default, |constrained| constrained.times());
         let completion = Completion {
             text,

@@ -3,6 +3,7 @@
 use super::call::Piece;
 use super::format::{Block, End, ReasoningFormat};
 use super::marks::{At, EndSearch, at};
+use super::preview::Preview;
 use super::tools::Tools;
 
 /// Most warnings about an output.
@@ -17,8 +18,8 @@ pub(super) struct Blocks {
     /// Marks that are left out.
     dropped: Vec<&'static str>,
     tools: Tools,
-    /// Tokens of the prompt.
-    prompt: usize,
+    /// Where the answer stands ([`super::call::place_after`]).
+    place: u64,
     state: State,
     /// What is not decided yet: in a block, all of it.
     held: String,
@@ -28,6 +29,7 @@ pub(super) struct Blocks {
     skips: bool,
     /// Whether text of the answer came.
     started: bool,
+    /// Calls that came, and those whose deltas came to nothing.
     calls: usize,
     warnings: usize,
 }
@@ -36,7 +38,15 @@ pub(super) struct Blocks {
 enum State {
     Text,
     Reasoning,
-    Block(&'static Block, EndSearch),
+    Block(Box<Opened>),
+}
+
+/// A block that has not ended.
+#[derive(Debug, Clone)]
+struct Opened {
+    block: &'static Block,
+    search: EndSearch,
+    preview: Preview,
 }
 
 /// A mark that means something where the text is.
@@ -54,7 +64,7 @@ impl Blocks {
         reasoning: Option<&'static ReasoningFormat>,
         (blocks, dropped): (&'static [Block], &'static [&'static str]),
         tools: Tools,
-        prompt: usize,
+        place: u64,
         inside: bool,
     ) -> Self {
         let dropped = dropped.iter().chain(reasoning.iter().flat_map(|format| format.dropped)).copied();
@@ -63,7 +73,7 @@ impl Blocks {
             blocks,
             dropped: dropped.collect(),
             tools,
-            prompt,
+            place,
             state: if inside { State::Reasoning } else { State::Text },
             held: String::new(),
             spaces: String::new(),
@@ -76,7 +86,8 @@ impl Blocks {
 
     /// Bytes that it keeps.
     pub(super) fn bytes(&self) -> usize {
-        self.held.capacity() + self.spaces.capacity()
+        let preview = if let State::Block(opened) = &self.state { opened.preview.bytes() } else { 0 };
+        self.held.capacity() + self.spaces.capacity() + preview
     }
 
     /// Adds `text`; `last`: there is no more.
@@ -88,7 +99,7 @@ impl Blocks {
             let rest = &held[read..];
             let taken = match self.state {
                 State::Text | State::Reasoning => self.text(rest, last, out),
-                State::Block(..) => self.block(rest, last, out),
+                State::Block(_) => self.block(rest, last, out),
             };
             match taken {
                 0 => break,
@@ -104,9 +115,9 @@ impl Blocks {
 
     /// What is left when nothing more comes.
     fn finish(&mut self, out: &mut Vec<Piece>) {
-        if let State::Block(block, _) = self.state {
+        if matches!(self.state, State::Block(_)) {
             // A block that has only been opened.
-            self.end_block(block, "", "", out);
+            self.end_block("", "", out);
         }
         if matches!(self.state, State::Text) && !self.skips && !self.spaces.is_empty() {
             out.push(Piece::Text(std::mem::take(&mut self.spaces)));
@@ -180,7 +191,8 @@ impl Blocks {
                     self.spaces.clear();
                     self.skips = true;
                 }
-                self.state = State::Block(block, EndSearch::new(block.end, block.quotes));
+                let search = EndSearch::new(block.end, block.quotes);
+                self.state = State::Block(Box::new(Opened { block, search, preview: Preview::default() }));
                 return;
             }
         }
@@ -189,20 +201,28 @@ impl Blocks {
 
     /// Reads a block, once it has ended. Returns the bytes that were read.
     fn block(&mut self, text: &str, last: bool, out: &mut Vec<Piece>) -> usize {
-        let State::Block(block, search) = &mut self.state else { return 0 };
-        let block: &'static Block = block;
-        let (inner, whole) = match search.find(text, &self.tools) {
+        let State::Block(opened) = &mut self.state else { return 0 };
+        let Opened { block, search, preview } = &mut **opened;
+        let found = search.find(text, &self.tools);
+        let certain = &text[..found.map_or(search.done(), |found| found.inner)];
+        let open = if block.keeps_open { block.open } else { "" };
+        let may_call = |name: &str| !block.maybe || self.tools.may_call(name);
+        let given = preview.push(certain, open, &block.begin, (&self.tools, &may_call));
+        let deltas = given.into_iter().map(|certain| certain.delta(self.calls, self.place));
+        out.extend(deltas.map(Piece::Delta));
+        let (inner, whole) = match found {
             Some(found) => (found.inner, found.whole),
             None if last => (text.len(), text.len()),
             None => return 0,
         };
-        self.end_block(block, &text[..inner], &text[inner..whole], out);
+        self.end_block(&text[..inner], &text[inner..whole], out);
         whole
     }
 
-    fn end_block(&mut self, block: &Block, inner: &str, close: &str, out: &mut Vec<Piece>) {
+    fn end_block(&mut self, inner: &str, close: &str, out: &mut Vec<Piece>) {
+        let State::Block(opened) = std::mem::replace(&mut self.state, State::Text) else { return };
+        let Opened { block, preview, .. } = *opened;
         let whole = || format!("{}{inner}{close}", block.open);
-        self.state = State::Text;
         let calls = match block.keeps_open {
             true => (block.read)(&whole(), &self.tools),
             false => (block.read)(inner, &self.tools),
@@ -212,15 +232,13 @@ impl Blocks {
         };
         match calls {
             Ok(calls) if !calls.is_empty() && known(&calls) => {
-                for call in calls {
-                    out.push(Piece::Call(call.finish(self.calls, self.prompt)));
-                    self.calls += 1;
-                }
+                preview.end(calls, &mut self.calls, self.place, out);
                 self.spaces.clear();
                 self.skips = true;
             }
             calls => {
                 self.started = true;
+                self.calls += preview.calls();
                 self.say(&whole(), out);
                 if !block.maybe && self.warnings < MAX_WARNINGS {
                     self.warnings += 1;

@@ -1,19 +1,34 @@
 //! What a parser of output gives: pieces of text, and tool calls.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
 /// A call of a function that the model asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct ToolCall {
-    /// Its number among the calls of the answer, from 0.
+    /// Its number among the calls of the answer, from 0. Numbers of deltas that no call followed are left out.
     pub index: usize,
-    /// What the model called it, or 9 letters and digits that follow from the call and its place in the conversation.
+    /// What the model called it before the arguments, or 9 letters and digits that follow from its place in the conversation, its
+    /// index and its name.
     pub id: String,
     /// Name of the function.
     pub name: String,
-    /// The arguments: a JSON object as text.
+    /// The arguments: a JSON object as text, without spaces, with the keys in the order in which the model wrote them.
+    pub arguments: String,
+}
+
+/// A part of a tool call that became certain while the model writes it. The arguments of a call's deltas, in their order, are those
+/// of the call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ToolCallDelta {
+    /// Index of the call.
+    pub index: usize,
+    /// Id of the call, in its first delta.
+    pub id: Option<String>,
+    /// Name of the function, in the first delta.
+    pub name: Option<String>,
+    /// The text of the arguments that became certain.
     pub arguments: String,
 }
 
@@ -24,6 +39,8 @@ pub(crate) enum Piece {
     Text(String),
     /// Text of the reasoning before it.
     Reasoning(String),
+    /// A part of a call that is not complete. If no call with its index follows, it was none.
+    Delta(ToolCallDelta),
     /// A call that is complete.
     Call(ToolCall),
     /// Something that looked like a call and was none; it is part of the text.
@@ -34,7 +51,8 @@ pub(crate) enum Piece {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RawCall {
     pub(super) name: String,
-    pub(super) arguments: Map<String, Value>,
+    /// In normal form ([`super::normal`]).
+    pub(super) arguments: String,
     /// The id that the model wrote.
     pub(super) id: Option<String>,
 }
@@ -45,7 +63,7 @@ pub(super) type Calls = Result<Vec<RawCall>, String>;
 impl RawCall {
     /// # Errors
     /// For a name that no function can have.
-    pub(super) fn new(name: &str, arguments: Map<String, Value>) -> Result<Self, String> {
+    pub(super) fn new(name: &str, arguments: String) -> Result<Self, String> {
         let name = name.trim();
         let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | ':' | '/');
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(valid) {
@@ -61,11 +79,42 @@ impl RawCall {
         self
     }
 
-    /// Call number `index` of an answer to a prompt of `prompt` tokens.
-    pub(super) fn finish(self, index: usize, prompt: usize) -> ToolCall {
-        let arguments = Value::Object(self.arguments).to_string();
-        let id = self.id.unwrap_or_else(|| made_id(prompt, index, &self.name, &arguments));
-        ToolCall { index, id, name: self.name, arguments }
+    /// Call number `index` of the answer at `place`.
+    pub(super) fn finish(self, index: usize, place: u64) -> ToolCall {
+        let id = self.id.unwrap_or_else(|| made_id(place, index, &self.name));
+        ToolCall { index, id, name: self.name, arguments: self.arguments }
+    }
+}
+
+/// What became certain of a call in a block.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Certain {
+    /// Number of the call in the block.
+    pub(super) number: usize,
+    /// Name and id, where the call begins.
+    pub(super) named: Option<(String, Option<String>)>,
+    /// Text of the arguments.
+    pub(super) arguments: String,
+}
+
+impl Certain {
+    /// The beginning of a call.
+    pub(super) fn named(number: usize, name: String, id: Option<String>) -> Self {
+        Certain { number, named: Some((name, id)), arguments: String::new() }
+    }
+
+    /// More of a call.
+    pub(super) fn more(number: usize) -> Self {
+        Certain { number, named: None, arguments: String::new() }
+    }
+
+    /// The delta of this, in the answer at `place` with `before` calls before the block.
+    pub(super) fn delta(self, before: usize, place: u64) -> ToolCallDelta {
+        let index = before + self.number;
+        let (name, id) = self.named.unzip();
+        let id =
+            id.map(|id| id.unwrap_or_else(|| made_id(place, index, name.as_deref().unwrap_or_default())));
+        ToolCallDelta { index, id, name, arguments: self.arguments }
     }
 }
 
@@ -75,14 +124,21 @@ const MAX_NAME: usize = 256;
 const ID_LENGTH: usize = 9;
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) of where the call stands and what it says: equal runs give equal ids,
-/// and the turns of a conversation have prompts of different lengths.
-fn made_id(prompt: usize, index: usize, name: &str, arguments: &str) -> String {
-    let numbers = [prompt as u64, index as u64].map(u64::to_le_bytes);
-    let bytes = numbers.iter().flatten().chain(name.as_bytes()).chain(arguments.as_bytes());
-    let mut hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+/// FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>).
+fn hash<'a>(bytes: impl Iterator<Item = &'a u8>) -> u64 {
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// The place of an answer: after these tokens. The turns of a conversation have different ones.
+pub(crate) fn place_after(prompt: &[u32]) -> u64 {
+    let tokens: Vec<[u8; 4]> = prompt.iter().map(|id| id.to_le_bytes()).collect();
+    hash(tokens.iter().flatten())
+}
+
+/// An id that is known when the arguments begin. Equal runs give equal ids.
+fn made_id(place: u64, index: usize, name: &str) -> String {
+    let numbers = [place, index as u64].map(u64::to_le_bytes);
+    let mut hash = hash(numbers.iter().flatten().chain(name.as_bytes()));
     let digit = || {
         let digit = ALPHABET[(hash % 62) as usize];
         hash /= 62;
@@ -97,19 +153,27 @@ mod tests {
 
     #[test]
     fn ids_differ_by_place_and_are_the_same_again() {
-        let call = |index, prompt| RawCall::new("f", Map::new()).unwrap().finish(index, prompt);
+        let call = |index, place| RawCall::new("f", "{}".to_owned()).unwrap().finish(index, place);
         assert_eq!(call(0, 5), call(0, 5));
         let ids = [call(0, 5).id, call(1, 5).id, call(0, 6).id];
+        assert_ne!(place_after(&[1, 2]), place_after(&[2, 1]));
+        let delta = |named: Option<&str>| {
+            let named = named.map(|name| (name.to_owned(), None));
+            Certain { number: 1, named, arguments: "{".to_owned() }.delta(2, 5)
+        };
+        let first = delta(Some("f"));
+        assert_eq!((first.index, first.id, first.name.as_deref()), (3, Some(call(3, 5).id), Some("f")));
+        assert_eq!((delta(None).id, delta(None).name), (None, None));
         assert!(ids.iter().all(|id| id.len() == 9 && id.chars().all(|c| c.is_ascii_alphanumeric())));
         assert!(ids[0] != ids[1] && ids[0] != ids[2] && ids[1] != ids[2]);
-        let named = RawCall::new(" f ", Map::new()).unwrap().with_id(Some("functions.f:0"));
+        let named = RawCall::new(" f ", "{}".to_owned()).unwrap().with_id(Some("functions.f:0"));
         assert_eq!(named.finish(0, 5).id, "functions.f:0");
     }
 
     #[test]
     fn names_are_names() {
         for bad in ["", " ", "a b", "{", "f\n", &"f".repeat(257)] {
-            let found = RawCall::new(bad, Map::new());
+            let found = RawCall::new(bad, "{}".to_owned());
             assert!(bad == "f\n" || found.is_err(), "{bad:?}");
         }
     }

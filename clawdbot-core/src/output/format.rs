@@ -1,6 +1,7 @@
 //! What describes a format: how calls, or reasoning, are marked in a model's output.
 
 use super::call::Calls;
+use super::preview::Begin;
 use super::tools::Tools;
 use super::writing::Writing;
 
@@ -83,6 +84,8 @@ pub(super) struct Block {
     pub(super) ends_reasoning: bool,
     /// Reads what is in it.
     pub(super) read: fn(&str, &Tools) -> Calls,
+    /// What the beginning of its text says of its preview. Once it says something, it says so of all longer texts.
+    pub(super) begin: fn(&str) -> Begin,
 }
 
 /// Where a block ends; the end of the output ends every block.
@@ -133,6 +136,7 @@ impl Block {
         close: &'static str,
         quotes: Quotes,
         read: fn(&str, &Tools) -> Calls,
+        begin: fn(&str) -> Begin,
     ) -> Self {
         let end = End::Mark(close);
         Block {
@@ -144,11 +148,16 @@ impl Block {
             maybe: false,
             ends_reasoning: false,
             read,
+            begin,
         }
     }
 
     /// A JSON value after a mark.
-    pub(super) const fn value(open: &'static str, read: fn(&str, &Tools) -> Calls) -> Self {
+    pub(super) const fn value(
+        open: &'static str,
+        read: fn(&str, &Tools) -> Calls,
+        begin: fn(&str) -> Begin,
+    ) -> Self {
         let (end, quotes) = (End::Value, Quotes::Json);
         Block {
             open,
@@ -159,6 +168,7 @@ impl Block {
             maybe: false,
             ends_reasoning: false,
             read,
+            begin,
         }
     }
 
@@ -184,8 +194,22 @@ impl Block {
     }
 
     /// An output that is nothing but calls, and begins with `open`.
-    pub(super) const fn whole(open: &'static str, read: fn(&str, &Tools) -> Calls) -> Self {
+    pub(super) const fn whole(
+        open: &'static str,
+        read: fn(&str, &Tools) -> Calls,
+        begin: fn(&str) -> Begin,
+    ) -> Self {
         let (end, quotes) = (End::Output, Quotes::None);
-        Block { open, end, quotes, first: true, keeps_open: true, maybe: true, ends_reasoning: false, read }
+        Block {
+            open,
+            end,
+            quotes,
+            first: true,
+            keeps_open: true,
+            maybe: true,
+            ends_reasoning: false,
+            read,
+            begin,
+        }
     }
 }

@@ -4,8 +4,9 @@
 use super::call::{Piece, RawCall};
 use super::format::{End, Quotes};
 use super::marks::{At, EndSearch, at};
+use super::preview::Preview;
 use super::tools::Tools;
-use super::value::object;
+use super::value::{begin_object, object};
 
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
@@ -41,8 +42,8 @@ pub(super) struct Wants {
 #[derive(Debug, Clone)]
 pub(super) struct Messages {
     wants: Wants,
-    /// Tokens of the prompt.
-    prompt: usize,
+    /// As in [`super::blocks::Blocks`].
+    place: u64,
     state: State,
     /// What is not decided yet.
     held: String,
@@ -50,6 +51,7 @@ pub(super) struct Messages {
     seen: usize,
     /// In a call, until the end of its arguments is found: marks in their texts do not count.
     arguments: Option<EndSearch>,
+    preview: Preview,
     /// Whether there was reasoning, and text: further messages begin on a new line.
     reasoned: bool,
     answered: bool,
@@ -74,7 +76,7 @@ enum State {
 
 impl Messages {
     /// `tail`: how the prompt ends.
-    pub(super) fn new(wants: Wants, prompt: usize, tail: &str) -> Self {
+    pub(super) fn new(wants: Wants, place: u64, tail: &str) -> Self {
         let state = match tail.trim_end() {
             tail if tail.ends_with(OPENED) => State::Header,
             // The prompt may end in a message.
@@ -88,11 +90,12 @@ impl Messages {
         };
         Messages {
             wants,
-            prompt,
+            place,
             state,
             held: String::new(),
             seen: 0,
             arguments: Some(EndSearch::new(End::Value, Quotes::Json)),
+            preview: Preview::default(),
             reasoned: false,
             answered: false,
             calls: 0,
@@ -102,7 +105,7 @@ impl Messages {
 
     /// Bytes that it keeps.
     pub(super) fn bytes(&self) -> usize {
-        self.held.capacity()
+        self.held.capacity() + self.preview.bytes()
     }
 
     /// Adds `text`; `last`: there is no more.
@@ -124,7 +127,7 @@ impl Messages {
             self.state = State::Between;
             return Some(0);
         }
-        if !self.pass_arguments(text, last) {
+        if !self.pass_arguments(text, last, out) {
             return None;
         }
         let marks: &[&str] = match self.state {
@@ -173,12 +176,19 @@ impl Messages {
     }
 
     /// Reads the JSON object of a call up to its end. Whether marks count in what follows.
-    fn pass_arguments(&mut self, text: &str, last: bool) -> bool {
-        if !matches!(self.state, State::Call { .. }) || !text.trim_start().starts_with('{') {
+    fn pass_arguments(&mut self, text: &str, last: bool, out: &mut Vec<Piece>) -> bool {
+        let State::Call { name, .. } = &self.state else { return true };
+        if !text.trim_start().starts_with('{') {
             return true;
         }
         let Some(search) = &mut self.arguments else { return true };
-        match search.find(text, &Tools::default()) {
+        let (found, none) = (search.find(text, &Tools::default()), Tools::default());
+        let begin = |text: &str| begin_object(text, (name, None), text, false);
+        let certain = &text[..search.done()];
+        let given = self.preview.push(certain, "", &begin, (&none, &|_| true));
+        let deltas = given.into_iter().map(|certain| certain.delta(self.calls, self.place));
+        out.extend(deltas.map(Piece::Delta));
+        match found {
             Some(found) => self.seen = found.whole,
             // JSON that does not end: all marks count.
             None if last => {}
@@ -224,10 +234,10 @@ impl Messages {
         let call = object(text).and_then(|arguments| RawCall::new(name, arguments));
         match call {
             Ok(call) => {
-                out.push(Piece::Call(call.finish(self.calls, self.prompt)));
-                self.calls += 1;
+                self.preview.end(vec![call], &mut self.calls, self.place, out);
             }
             Err(reason) => {
+                self.calls += self.preview.calls();
                 let message = format!("{header}{MESSAGE}{text}{mark}");
                 self.warn(&format!("a message that is no tool call that can be read: {reason}"), out);
                 self.answer(&message, out);
@@ -238,6 +248,7 @@ impl Messages {
     /// Begins a message: on a new line, if it is not the first of its kind.
     fn begin(&mut self, out: &mut Vec<Piece>) {
         self.arguments = Some(EndSearch::new(End::Value, Quotes::Json));
+        self.preview = Preview::default();
         match self.state {
             State::Reasoning if self.reasoned => self.reason("\n", out),
             State::Answer if self.answered => self.answer("\n", out),

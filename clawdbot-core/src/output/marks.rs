@@ -86,6 +86,11 @@ impl EndSearch {
         EndSearch { end, quotes, done: 0, quote: None, depth: 0, begun: false, prefixed: false, place }
     }
 
+    /// Bytes that were looked at: those that are in the block if its end was not found.
+    pub(super) fn done(&self) -> usize {
+        self.done
+    }
+
     /// Looks at what is new in `text`; what it has looked at before is unchanged. `tools` say which arguments are JSON.
     pub(super) fn find(&mut self, text: &str, tools: &Tools) -> Option<Found> {
         let bytes = text.as_bytes();

@@ -2,24 +2,29 @@
 //!
 //! A format is an entry of the tables in `table.rs` and `reasoning.rs`; `formats/` has a file for each kind of calls. Most formats
 //! are text with blocks between marks, which `blocks.rs` divides; `harmony.rs` reads messages with headers. A call comes once it
-//! is complete; what cannot be read as a call stays text, with a warning.
+//! is complete; what cannot be read as a call stays text, with a warning. `preview.rs` gives the beginnings of calls before.
 
 mod blocks;
 mod call;
+mod compact;
 mod format;
 mod formats;
 mod harmony;
 mod marks;
+mod normal;
+mod objects;
 mod parser;
+mod preview;
 mod reasoning;
+mod steps;
 mod table;
 mod tools;
 mod value;
 mod writing;
 mod written;
 
-pub(crate) use call::Piece;
-pub use call::ToolCall;
+pub(crate) use call::{Piece, place_after};
+pub use call::{ToolCall, ToolCallDelta};
 pub(crate) use harmony::MARKS as HARMONY_MARKS;
 pub(crate) use parser::{OutputFormats, OutputParser, ReasoningMarks};
 #[cfg(feature = "fuzzing")]
@@ -33,3 +38,5 @@ pub(crate) use written::WrittenCalls;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_previews;

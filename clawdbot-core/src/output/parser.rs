@@ -74,18 +74,18 @@ impl OutputFormats {
         tools || self.reasoning.is_some_and(|format| format.messages)
     }
 
-    /// A parser of an output that comes after a prompt of `prompt` tokens whose text ends with `tail`.
-    pub(crate) fn parser(&self, tools: Tools, prompt: usize, tail: &str) -> OutputParser {
+    /// A parser of an output at `place` ([`super::place_after`]), after a prompt whose text ends with `tail`.
+    pub(crate) fn parser(&self, tools: Tools, place: u64, tail: &str) -> OutputParser {
         if self.is_messages() {
             let wants = Wants { reasoning: self.reasoning.is_some(), calls: self.tools.is_some() };
-            return OutputParser(Reader::Messages(Messages::new(wants, prompt, tail)));
+            return OutputParser(Reader::Messages(Messages::new(wants, place, tail)));
         }
         let parts: (&'static [_], &'static [_]) = match self.tools.map(|format| format.grammar) {
             Some(Grammar::Blocks { blocks, dropped }) => (blocks, dropped),
             _ => (&[], &[]),
         };
         let inside = self.reasoning.is_some_and(|format| format.opened_by(tail));
-        OutputParser(Reader::Blocks(Blocks::new(self.reasoning, parts, tools, prompt, inside)))
+        OutputParser(Reader::Blocks(Blocks::new(self.reasoning, parts, tools, place, inside)))
     }
 }
 

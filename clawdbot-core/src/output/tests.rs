@@ -1,5 +1,7 @@
 //! Every format: whole, cut anywhere, in garbage.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -12,27 +14,48 @@ use crate::tokenizer::{ChatTemplate, LocalTime, SpecialTokens};
 
 /// All that a parser gave.
 #[derive(Debug, Default, PartialEq, Clone)]
-struct Read {
-    text: String,
+pub(super) struct Read {
+    pub(super) text: String,
     reasoning: String,
-    calls: Vec<ToolCall>,
-    warnings: Vec<String>,
+    pub(super) calls: Vec<ToolCall>,
+    pub(super) warnings: Vec<String>,
+    /// The deltas of calls, put together, by index.
+    pub(super) previews: BTreeMap<usize, ToolCall>,
 }
 
 impl Read {
-    fn add(&mut self, pieces: Vec<Piece>) {
+    pub(super) fn add(&mut self, pieces: Vec<Piece>) {
         for piece in pieces {
             match piece {
                 Piece::Text(text) => self.text.push_str(&text),
                 Piece::Reasoning(text) => self.reasoning.push_str(&text),
-                Piece::Call(call) => self.calls.push(call),
+                Piece::Delta(delta) => self.preview(delta),
+                Piece::Call(call) => {
+                    assert_eq!(self.previews.get(&call.index), Some(&call), "{self:?}");
+                    self.calls.push(call);
+                }
                 Piece::Warning(warning) => self.warnings.push(warning),
             }
         }
     }
 
+    fn preview(&mut self, delta: ToolCallDelta) {
+        let ToolCallDelta { index, id, name, arguments } = delta;
+        assert!(!arguments.is_empty() && self.calls.iter().all(|call| call.index != index), "{self:?}");
+        match self.previews.get_mut(&index) {
+            Some(call) => {
+                assert_eq!((id, name), (None, None));
+                call.arguments.push_str(&arguments);
+            }
+            None => {
+                let (id, name) = (id.unwrap(), name.unwrap());
+                self.previews.insert(index, ToolCall { index, id, name, arguments });
+            }
+        }
+    }
+
     /// Name and arguments of each call.
-    fn calls(&self) -> Vec<(&str, Value)> {
+    pub(super) fn calls(&self) -> Vec<(&str, Value)> {
         let arguments = |call: &ToolCall| serde_json::from_str(&call.arguments).unwrap();
         self.calls.iter().map(|call| (call.name.as_str(), arguments(call))).collect()
     }
@@ -46,7 +69,7 @@ fn tools() -> Tools {
     ])))
 }
 
-fn parser(tool: &str, reasoning: &str, tail: &str) -> OutputParser {
+pub(super) fn parser(tool: &str, reasoning: &str, tail: &str) -> OutputParser {
     OutputFormats::new(tool, reasoning).unwrap().unwrap().parser(tools(), 7, tail)
 }
 
@@ -67,7 +90,7 @@ fn read_after(tail: &str, tool: &str, reasoning: &str, output: &str) -> Read {
     whole
 }
 
-fn read(tool: &str, output: &str) -> Read {
+pub(super) fn read(tool: &str, output: &str) -> Read {
     read_after("", tool, "none", output)
 }
 

@@ -1,65 +1,81 @@
 //! Values in formats that write JSON.
 
-use serde_json::{Deserializer, Map, Value};
+use serde_json::{Deserializer, Value};
 
 use super::call::{Calls, RawCall};
+use super::normal::Tree;
+use super::objects::Objects;
+use super::preview::Begin;
 
 /// Keys under which the name of a function is.
-const NAMES: [&str; 2] = ["name", "tool_name"];
+pub(super) const NAMES: [&str; 2] = ["name", "tool_name"];
 /// Keys under which its arguments are.
-const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
-/// Keys under which the id of a call is.
-const IDS: [&str; 2] = ["id", "tool_call_id"];
+pub(super) const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
+/// Keys under which the id of a call is, before its arguments.
+pub(super) const IDS: [&str; 2] = ["id", "tool_call_id"];
 /// Keys that an object may have apart from the name, if there are no arguments.
 const OTHERS: [&str; 4] = ["id", "tool_call_id", "type", "index"];
+/// The key of a name too, or of an object with name and arguments.
+pub(super) const FUNCTION: &str = "function";
+const NO_ARGUMENTS: &str = "{}";
 
-/// The arguments of a call: a JSON object, a text with one, or nothing.
-pub(super) fn arguments(value: &Value) -> Result<Map<String, Value>, String> {
+/// The arguments of a call in normal form: those of a JSON object, of a text with one, or none.
+pub(super) fn arguments(value: &Tree) -> Result<String, String> {
     match value {
-        Value::Object(map) => Ok(map.clone()),
-        Value::Null => Ok(Map::new()),
-        Value::String(text) => object(text),
+        Tree::Object(_) => Ok(value.to_string()),
+        Tree::Simple(Value::Null) => Ok(NO_ARGUMENTS.to_owned()),
+        Tree::Simple(Value::String(text)) => object(text),
         other => Err(format!("expected arguments in a JSON object, found {}", start_of(&other.to_string()))),
     }
 }
 
-/// A text that is a JSON object, or empty.
-pub(super) fn object(text: &str) -> Result<Map<String, Value>, String> {
+/// The normal form of a text that is a JSON object, or empty.
+pub(super) fn object(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() {
-        return Ok(Map::new());
+        return Ok(NO_ARGUMENTS.to_owned());
     }
     let wrong =
         |reason: String| format!("expected arguments in a JSON object, found {}{reason}", start_of(text));
     match serde_json::from_str(text) {
-        Ok(Value::Object(map)) => Ok(map),
+        Ok(tree @ Tree::Object(_)) => Ok(tree.to_string()),
         Ok(_) => Err(wrong(String::new())),
         Err(error) => Err(wrong(format!(" ({error})"))),
     }
 }
 
-/// A call written as an object: `{"name", "arguments"}`, with `parameters` for `arguments` or within `function`.
-pub(super) fn call(value: &Value) -> Result<RawCall, String> {
+/// A call written as an object: `{"name", "arguments"}`, with `parameters` for `arguments` or within `function`. Of keys that say
+/// the same the first one counts, and of ids one before the arguments, so that a preview knows them.
+pub(super) fn call(value: &Tree) -> Result<RawCall, String> {
     let expected =
         || format!("expected an object with name and arguments, found {}", start_of(&value.to_string()));
-    let outer = value.as_object().ok_or_else(expected)?;
-    let (name, inner) = match outer.get("function") {
-        Some(Value::Object(inner)) => (None, inner),
-        Some(Value::String(name)) => (Some(name.as_str()), outer),
-        _ => (None, outer),
+    let Tree::Object(outer) = value else { return Err(expected()) };
+    let is_inner = |(key, value): &&(String, Tree)| key == FUNCTION && matches!(value, Tree::Object(_));
+    let says = |member: &(String, Tree)| is_name(member) || ARGUMENTS.contains(&member.0.as_str());
+    let first = outer.iter().position(|member| says(member) || is_inner(&member));
+    let inner = first.and_then(|at| outer.get(at)).filter(is_inner);
+    let members = match inner {
+        Some((_, Tree::Object(inner))) => inner,
+        _ => outer,
     };
-    let get = |map: &'_ Map<String, Value>, keys: &[&str]| keys.iter().find_map(|key| map.get(*key)).cloned();
-    let written = get(inner, &NAMES);
-    let name = name.or_else(|| written.as_ref().and_then(Value::as_str)).ok_or_else(expected)?;
-    let given = match get(inner, &ARGUMENTS) {
-        Some(given) => arguments(&given)?,
-        None if inner.keys().all(|key| NAMES.contains(&key.as_str()) || OTHERS.contains(&key.as_str())) => {
-            Map::new()
-        }
+    let name = members.iter().find(|member| is_name(member)).and_then(|(_, name)| name.as_str());
+    let name = name.ok_or_else(expected)?;
+    let given = members.iter().position(|(key, _)| ARGUMENTS.contains(&key.as_str()));
+    let known = |key: &str| NAMES.contains(&key) || OTHERS.contains(&key);
+    let arguments = match given {
+        Some(at) => arguments(&members[at].1)?,
+        None if members.iter().all(|(key, _)| known(key)) => NO_ARGUMENTS.to_owned(),
         None => return Err(expected()),
     };
-    let id = get(outer, &IDS);
-    Ok(RawCall::new(name, given)?.with_id(id.as_ref().and_then(Value::as_str)))
+    let before = if inner.is_some() { first } else { given };
+    let mut ids = outer[..before.unwrap_or(outer.len())].iter();
+    let id = ids.find_map(|(key, id)| id.as_str().filter(|_| IDS.contains(&key.as_str())));
+    Ok(RawCall::new(name, arguments)?.with_id(id))
+}
+
+/// Whether a member of an object is the name of a function.
+fn is_name((key, value): &(String, Tree)) -> bool {
+    (NAMES.contains(&key.as_str()) || key == FUNCTION) && value.as_str().is_some()
 }
 
 /// JSON values one after the other, each a call or a list of calls, with commas or semicolons between them, and perhaps as a
@@ -69,7 +85,7 @@ pub(super) fn calls(text: &str) -> Calls {
 }
 
 /// As [`calls`], with objects that `read` understands.
-pub(super) fn calls_with(text: &str, read: fn(&Value) -> Result<RawCall, String>) -> Calls {
+pub(super) fn calls_with(text: &str, read: fn(&Tree) -> Result<RawCall, String>) -> Calls {
     let mut rest = without_fence(text);
     let mut found = Vec::new();
     loop {
@@ -77,9 +93,9 @@ pub(super) fn calls_with(text: &str, read: fn(&Value) -> Result<RawCall, String>
         if rest.is_empty() {
             return Ok(found);
         }
-        let mut values = Deserializer::from_str(rest).into_iter::<Value>();
+        let mut values = Deserializer::from_str(rest).into_iter::<Tree>();
         match values.next() {
-            Some(Ok(Value::Array(list))) => {
+            Some(Ok(Tree::List(list))) => {
                 for value in &list {
                     found.push(read(value)?);
                 }
@@ -92,14 +108,44 @@ pub(super) fn calls_with(text: &str, read: fn(&Value) -> Result<RawCall, String>
     }
 }
 
+/// The preview of [`calls`].
+pub(super) fn begin_calls(_: &str) -> Begin {
+    Begin::Objects(Objects::default())
+}
+
+/// The preview of a call of `name` whose arguments `given`, how `text` ends, are [`object`]s; `fenced`: perhaps in a code block.
+pub(super) fn begin_object(text: &str, (name, id): (&str, Option<&str>), given: &str, fenced: bool) -> Begin {
+    let start = given.trim_start();
+    let mut object = start;
+    if fenced && start.starts_with('`') {
+        match start.strip_prefix("```") {
+            Some(inner) => object = without_language(inner).trim_start(),
+            None if "```".starts_with(start) => return Begin::Open,
+            None => return Begin::Never,
+        }
+    }
+    match object.chars().next() {
+        None => Begin::Open,
+        Some('{') => Begin::Arguments {
+            name: name.to_owned(),
+            id: id.map(str::to_owned),
+            at: text.len() - object.len(),
+        },
+        Some(_) => Begin::Never,
+    }
+}
+
 /// A text without the marks of a code block around it.
 pub(super) fn without_fence(text: &str) -> &str {
     let text = text.trim();
     let Some(inner) = text.strip_prefix("```") else { return text };
     let inner = inner.strip_suffix("```").unwrap_or(inner);
-    // The language is on the first line.
-    let inner = inner.trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '_');
-    inner.trim()
+    without_language(inner).trim()
+}
+
+/// A code block without its language, which is on the first line.
+fn without_language(inner: &str) -> &str {
+    inner.trim_start_matches(|c: char| c.is_ascii_alphabetic() || c == '_')
 }
 
 /// The beginning of a text, for a message.

@@ -1,7 +1,5 @@
 //! The calls that a format's grammar has: those of some functions, one or several.
 
-use serde_json::Map;
-
 use super::call::RawCall;
 use super::table::{marks_of, tool_format};
 use super::writing::{Function, Part, Writing};
@@ -63,7 +61,7 @@ impl WrittenCalls {
 
 /// Refuses what a reader would not read back.
 fn named(function: &Function) -> Result<(), String> {
-    let call = RawCall::new(&function.name, Map::new())?;
+    let call = RawCall::new(&function.name, String::new())?;
     match call.name == function.name {
         true => Ok(()),
         false => Err("expected a name without white space around it".to_owned()),

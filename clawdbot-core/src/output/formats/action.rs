@@ -2,6 +2,8 @@
 
 use crate::output::call::Calls;
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::objects::Objects;
+use crate::output::preview::Begin;
 use crate::output::tools::Tools;
 use crate::output::value;
 use crate::output::writing::{Function, Part, Parts, Writing, with_tool_name};
@@ -15,6 +17,10 @@ fn read(text: &str, _: &Tools) -> Calls {
         calls.retain(|call| call.name != DIRECT);
     }
     Ok(calls)
+}
+
+fn begin(_: &str) -> Begin {
+    Begin::Objects(Objects { skipped: Some(DIRECT), ..Objects::default() })
 }
 
 fn numbered(function: &Function) -> Parts {
@@ -36,7 +42,7 @@ pub(in crate::output) const COMMAND: ToolFormat = ToolFormat {
     inner: &[],
     writing: Writing::blocks(["<|START_ACTION|>[", ", ", "]<|END_ACTION|>"], "<|START_ACTION|>", numbered),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<|START_ACTION|>", "<|END_ACTION|>", Quotes::Json, read).special()],
+        blocks: &[Block::between("<|START_ACTION|>", "<|END_ACTION|>", Quotes::Json, read, begin).special()],
         dropped: &["<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"],
     },
 };
@@ -50,8 +56,8 @@ pub(in crate::output) const COMMAND_R: ToolFormat = ToolFormat {
     writing: Writing::blocks(["Action: ```json\n[", ", ", "]\n```"], "Action: ```json", with_tool_name),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("Action: ```json", "```", Quotes::Json, read),
-            Block::between("Action:```json", "```", Quotes::Json, read),
+            Block::between("Action: ```json", "```", Quotes::Json, read, begin),
+            Block::between("Action:```json", "```", Quotes::Json, read, begin),
         ],
         dropped: &[],
     },

@@ -4,18 +4,25 @@ use serde_json::Value;
 
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::normal::Tree;
+use crate::output::objects::Objects;
+use crate::output::preview::Begin;
 use crate::output::tools::Tools;
 use crate::output::value::{arguments, calls_with, start_of};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 fn read(text: &str, _: &Tools) -> Calls {
-    calls_with(text, |value: &Value| {
-        let map = value.as_object().filter(|map| map.len() == 1);
-        let Some((name, given)) = map.and_then(|map| map.iter().next()) else {
+    calls_with(text, |value: &Tree| {
+        let members = if let Tree::Object(members) = value { members.as_slice() } else { &[] };
+        let [(name, given)] = members else {
             return Err(format!("expected an object with one key, found {}", start_of(&value.to_string())));
         };
         RawCall::new(name, arguments(given)?)
     })
+}
+
+fn begin(_: &str) -> Begin {
+    Begin::Objects(Objects { one_key: true, ..Objects::default() })
 }
 
 fn write(function: &Function) -> Parts {
@@ -31,7 +38,7 @@ pub(in crate::output) const APERTUS: ToolFormat = ToolFormat {
     inner: &[],
     writing: Writing::blocks(["<|tools_prefix|>[", ", ", "]<|tools_suffix|>"], "<|tools_prefix|>", write),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<|tools_prefix|>", "<|tools_suffix|>", Quotes::Json, read).special()],
+        blocks: &[Block::between("<|tools_prefix|>", "<|tools_suffix|>", Quotes::Json, read, begin).special()],
         dropped: &[],
     },
 };

@@ -3,20 +3,30 @@
 
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::preview::Begin;
 use crate::output::tools::Tools;
-use crate::output::value::{object, start_of, without_fence};
+use crate::output::value::{begin_object, object, start_of, without_fence};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 const SEPARATOR: &str = "<｜tool▁sep｜>";
 
+/// The name, and what comes after it.
+fn head(text: &str) -> Option<(&str, &str)> {
+    let (before, after) = text.split_once(SEPARATOR)?;
+    match before.trim() {
+        "function" => after.split_once('\n'),
+        name => Some((name, after)),
+    }
+}
+
 fn read(text: &str, _: &Tools) -> Calls {
     let expected = || format!("expected a name, {SEPARATOR} and arguments, found {}", start_of(text));
-    let (before, after) = text.split_once(SEPARATOR).ok_or_else(expected)?;
-    let (name, given) = match before.trim() {
-        "function" => after.split_once('\n').ok_or_else(expected)?,
-        name => (name, after),
-    };
+    let (name, given) = head(text).ok_or_else(expected)?;
     Ok(vec![RawCall::new(name, object(without_fence(given))?)?])
+}
+
+fn begin(text: &str) -> Begin {
+    head(text).map_or(Begin::Open, |(name, given)| begin_object(text, (name, None), given, true))
 }
 
 /// In V3.1's way, or in the one before it.
@@ -45,9 +55,8 @@ pub(in crate::output) const DEEPSEEK: ToolFormat = ToolFormat {
         write,
     ),
     grammar: Grammar::Blocks {
-        blocks: &[
-            Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::Json, read).special()
-        ],
+        blocks: &[Block::between("<｜tool▁call▁begin｜>", "<｜tool▁call▁end｜>", Quotes::Json, read, begin)
+            .special()],
         dropped: &["<｜tool▁calls▁begin｜>", "<｜tool▁calls▁end｜>"],
     },
 };

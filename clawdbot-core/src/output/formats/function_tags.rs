@@ -1,13 +1,16 @@
 //! `<function=name>`: with `<parameter=key>` for each argument (Qwen3-Coder), or with all of them as JSON (Functionary).
 
-use serde_json::Map;
+use serde_json::Value;
 
 use super::bare;
-use super::tags::{between, json_length, next_tag, of_lines};
+use super::tags::{between, json_length, marks_from, next_tag, of_lines};
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Arguments, Block, Grammar, Quotes, ToolFormat};
+use crate::output::normal::Members;
+use crate::output::preview::Begin;
+use crate::output::steps::{Step, Steps};
 use crate::output::tools::Tools;
-use crate::output::value::{object, start_of};
+use crate::output::value::{begin_object, object, start_of};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 const FUNCTION: &str = "<function=";
@@ -40,27 +43,43 @@ fn rest(text: &str, tools: &Tools) -> Calls {
 
 /// A function after its `<function=`, and what comes after its arguments.
 fn function<'a>(text: &'a str, tools: &Tools) -> Result<(RawCall, &'a str), String> {
-    let (name, mut rest) = between(text, ">")?;
-    let name = name.trim().trim_matches('"');
+    let (name, mut rest) = head(text)?;
     if rest.trim_start().starts_with('{') {
         let json = json_length(rest);
         let end = rest[json..].find(END).map_or(rest.len(), |end| json + end);
         return Ok((RawCall::new(name, object(&rest[..end])?)?, &rest[end..]));
     }
-    let mut arguments = Map::new();
+    let mut arguments = Members::default();
     while let Some(after) = next_tag(rest, PARAMETER) {
-        let (key, after) = between(after, ">")?;
-        let key = key.trim().trim_matches('"');
-        let (text, after) = parameter(after, tools.is_json(name, key))?;
-        arguments.insert(key.to_owned(), tools.value(name, key, of_lines(text)));
+        let (key, value, after) = pair(after, name, tools, false)?;
+        arguments.insert(key, &value);
         rest = after;
     }
-    Ok((RawCall::new(name, arguments)?, rest))
+    Ok((RawCall::new(name, arguments.object())?, rest))
 }
 
-/// The text of an argument, and what comes after it. Some answers leave out `</parameter>`.
-fn parameter(text: &str, is_json: bool) -> Result<(&str, &str), String> {
-    let from = if is_json { json_length(text) } else { 0 };
+/// The name of a function after its `<function=`, and what comes after its tag.
+fn head(text: &str) -> Result<(&str, &str), String> {
+    let (name, rest) = between(text, ">")?;
+    Ok((name.trim().trim_matches('"'), rest))
+}
+
+/// An argument after its `<parameter=`, and what comes after it. `grows`: whether more text may come.
+fn pair<'a>(
+    text: &'a str,
+    name: &str,
+    tools: &Tools,
+    grows: bool,
+) -> Result<(&'a str, Value, &'a str), String> {
+    let (key, after) = between(text, ">")?;
+    let key = key.trim().trim_matches('"');
+    let from = marks_from(after, tools.is_json(name, key), grows)?;
+    let (text, after) = parameter(after, from)?;
+    Ok((key, tools.value(name, key, of_lines(text)), after))
+}
+
+/// The text of an argument, with marks from byte `from` on, and what comes after it. Some answers leave out `</parameter>`.
+fn parameter(text: &str, from: usize) -> Result<(&str, &str), String> {
     for (place, _) in text[from..].match_indices('<').map(|(place, mark)| (from + place, mark)) {
         let (before, rest) = text.split_at(place);
         if let Some(after) = rest.strip_prefix(CLOSE) {
@@ -73,6 +92,40 @@ fn parameter(text: &str, is_json: bool) -> Result<(&str, &str), String> {
         }
     }
     Err(format!("expected {CLOSE} after {}", start_of(text)))
+}
+
+fn step(text: &str, call: Option<&str>, tools: &Tools) -> Option<(Step, usize)> {
+    let (step, rest) = match call {
+        None => {
+            let (name, rest) = head(next_tag(text, FUNCTION)?).ok()?;
+            (Step::Call(name.to_owned()), rest)
+        }
+        Some(name) => match next_tag(text, PARAMETER) {
+            Some(after) => {
+                let (key, value, rest) = pair(after, name, tools, true).ok()?;
+                (Step::Argument(key.to_owned(), value), rest)
+            }
+            None => (Step::End, next_tag(text, END)?),
+        },
+    };
+    Some((step, text.len() - rest.len()))
+}
+
+const STEPS: Steps = Steps { opens: ">", ends: &[CLOSE, END, "\n<parameter="], quotes: Quotes::None, step };
+
+fn begin(_: &str) -> Begin {
+    Begin::Steps { how: &STEPS, at: 0, call: None }
+}
+
+/// Where the function's tag is read already.
+fn begin_rest(text: &str) -> Begin {
+    let Ok((name, rest)) = head(text) else { return Begin::Open };
+    match begin_object(text, (name, None), rest, false) {
+        Begin::Never => {
+            Begin::Steps { how: &STEPS, at: text.len() - rest.len(), call: Some(name.to_owned()) }
+        }
+        other => other,
+    }
 }
 
 const ARGUMENTS: Arguments = Arguments {
@@ -114,9 +167,10 @@ pub(in crate::output) const QWEN3_CODER: ToolFormat = ToolFormat {
     ),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<tool_call>", "</tool_call>", Quotes::None, functions).with_arguments(&ARGUMENTS),
+            Block::between("<tool_call>", "</tool_call>", Quotes::None, functions, begin)
+                .with_arguments(&ARGUMENTS),
             // Some answers leave out the outer tag.
-            Block::between(FUNCTION, END, Quotes::None, rest).with_arguments(&AFTER_NAME),
+            Block::between(FUNCTION, END, Quotes::None, rest, begin_rest).with_arguments(&AFTER_NAME),
         ],
         dropped: &["</tool_call>"],
     },
@@ -134,7 +188,7 @@ pub(in crate::output) const SEED_OSS: ToolFormat = ToolFormat {
         |function| write(function, [CLOSE, END, "\n<parameter=", "</seed:tool_call>"]),
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions)
+        blocks: &[Block::between("<seed:tool_call>", "</seed:tool_call>", Quotes::None, functions, begin)
             .with_arguments(&ARGUMENTS)
             .special()],
         dropped: &[],
@@ -151,5 +205,8 @@ pub(in crate::output) const FUNCTIONARY: ToolFormat = ToolFormat {
         let json = Part::Json(function.parameters.clone());
         Ok(vec![Part::text(format!("{}>", function.name)), json, Part::text(END)])
     }),
-    grammar: Grammar::Blocks { blocks: &[Block::between(FUNCTION, END, Quotes::Json, rest)], dropped: &[] },
+    grammar: Grammar::Blocks {
+        blocks: &[Block::between(FUNCTION, END, Quotes::Json, rest, begin_rest)],
+        dropped: &[],
+    },
 };

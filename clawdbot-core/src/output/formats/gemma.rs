@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 use super::marked;
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::normal::Members;
+use crate::output::preview::Begin;
+use crate::output::steps::{Step, Steps};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
 use crate::output::writing::{Function, Part, Parts, Writing};
@@ -52,19 +55,28 @@ impl<'a> Reader<'a> {
     }
 
     fn map(&mut self, depth: usize) -> Result<Map<String, Value>, String> {
-        self.expect("{")?;
         let mut map = Map::new();
+        self.members(|key, value| _ = map.insert(key.to_owned(), value), depth)?;
+        Ok(map)
+    }
+
+    fn members(&mut self, mut add: impl FnMut(&str, Value), depth: usize) -> Result<(), String> {
+        self.expect("{")?;
         while !self.takes("}") {
-            let key = if self.takes(self.quote) { self.quoted()? } else { self.bare(&[':', '{', '}', ',']) };
-            let key = key.trim_matches('"').to_owned();
-            self.expect(":")?;
-            map.insert(key, self.value(depth + 1)?);
+            let (key, value) = self.member(depth)?;
+            add(key, value);
             if !self.takes(",") {
                 self.expect("}")?;
                 break;
             }
         }
-        Ok(map)
+        Ok(())
+    }
+
+    fn member(&mut self, depth: usize) -> Result<(&'a str, Value), String> {
+        let key = if self.takes(self.quote) { self.quoted()? } else { self.bare(&[':', '{', '}', ',']) };
+        self.expect(":")?;
+        Ok((key.trim_matches('"'), self.value(depth + 1)?))
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, String> {
@@ -100,11 +112,49 @@ fn call(text: &str, quote: &'static str) -> Calls {
     let mut reader = Reader { rest: text, quote };
     reader.expect("call:")?;
     let name = reader.bare(&['{']);
-    let arguments = reader.map(0)?;
+    let mut arguments = Members::default();
+    reader.members(|key, value| arguments.insert(key, &value), 0)?;
     match reader.rest.trim() {
-        "" => Ok(vec![RawCall::new(name, arguments)?]),
+        "" => Ok(vec![RawCall::new(name, arguments.object())?]),
         rest => Err(format!("expected the end of the call, found {}", start_of(rest))),
     }
+}
+
+fn step(text: &str, call: Option<&str>, quote: &'static str) -> Option<(Step, usize)> {
+    let mut reader = Reader { rest: text, quote };
+    let step = if call.is_none() {
+        reader.expect("call:").ok()?;
+        let name = reader.bare(&['{']);
+        reader.expect("{").ok()?;
+        Step::Call(name.to_owned())
+    } else if reader.takes("}") {
+        Step::End
+    } else {
+        let (key, value) = reader.member(0).ok()?;
+        // What comes after it says where it ends.
+        if !reader.takes(",") && !reader.rest.starts_with('}') {
+            return None;
+        }
+        Step::Argument(key.to_owned(), value)
+    };
+    Some((step, text.len() - reader.rest.len()))
+}
+
+const GEMMA4_STEPS: Steps = Steps {
+    opens: "{",
+    ends: &[",", "}"],
+    quotes: Quotes::Mark(QUOTE),
+    step: |text, call, _| step(text, call, QUOTE),
+};
+const FUNCTION_GEMMA_STEPS: Steps =
+    Steps { quotes: Quotes::Mark(ESCAPE), step: |text, call, _| step(text, call, ESCAPE), ..GEMMA4_STEPS };
+
+fn begin_gemma4(_: &str) -> Begin {
+    Begin::Steps { how: &GEMMA4_STEPS, at: 0, call: None }
+}
+
+fn begin_function_gemma(_: &str) -> Begin {
+    Begin::Steps { how: &FUNCTION_GEMMA_STEPS, at: 0, call: None }
 }
 
 fn write(function: &Function, quote: &'static str) -> Parts {
@@ -132,7 +182,8 @@ pub(in crate::output) const GEMMA4: ToolFormat = ToolFormat {
         |function| write(function, QUOTE),
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<|tool_call>", "<tool_call|>", Quotes::Mark(QUOTE), gemma4).special()],
+        blocks: &[Block::between("<|tool_call>", "<tool_call|>", Quotes::Mark(QUOTE), gemma4, begin_gemma4)
+            .special()],
         dropped: &[],
     },
 };
@@ -154,6 +205,7 @@ pub(in crate::output) const FUNCTION_GEMMA: ToolFormat = ToolFormat {
             "<end_function_call>",
             Quotes::Mark(ESCAPE),
             function_gemma,
+            begin_function_gemma,
         )
         .special()],
         dropped: &[],

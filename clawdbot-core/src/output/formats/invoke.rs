@@ -1,12 +1,15 @@
 //! `<invoke name="f">` with `<parameter name="a">`: MiniMax M2, and DeepSeek V3.2 and later, whose tags have a prefix and which say
 //! whether an argument is a text.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::bare;
 use super::tags::{argument, between, next_tag};
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Arguments, Block, Grammar, Quotes, ToolFormat};
+use crate::output::normal::Members;
+use crate::output::preview::Begin;
+use crate::output::steps::{Step, Steps};
 use crate::output::tools::Tools;
 use crate::output::value::start_of;
 use crate::output::writing::{Function, Part, Parts, Writing};
@@ -50,29 +53,77 @@ fn invokes(text: &str, tools: &Tools, tags: &Tags) -> Calls {
     while let Some(after) = next_tag(rest, tags.invoke) {
         let (tag, mut inner) = between(after, ">")?;
         let (name, _) = attribute(tag);
-        let mut arguments = Map::new();
+        let mut arguments = Members::default();
         while let Some(after) = next_tag(inner, tags.parameter) {
-            let (tag, after) = between(after, ">")?;
-            let (key, more) = attribute(tag);
-            let (text, after) = argument(after, tags.end_parameter, is_json(name, tag, tools))?;
-            let value = match more.trim() {
-                STRING => Value::from(text),
-                NO_STRING => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
-                _ => tools.value(name, key, text),
-            };
-            arguments.insert(key.to_owned(), value);
+            let (key, value, after) = parameter(after, (name, tools, tags), false)?;
+            arguments.insert(key, &value);
             inner = after;
         }
         let Some(after) = next_tag(inner, tags.end_invoke) else {
             return Err(format!("expected {}, found {}", tags.end_invoke, start_of(inner)));
         };
-        calls.push(RawCall::new(name, arguments)?);
+        calls.push(RawCall::new(name, arguments.object())?);
         rest = after;
     }
     match rest.trim() {
         "" => Ok(calls),
         rest => Err(format!("expected {}, found {}", tags.invoke, start_of(rest))),
     }
+}
+
+/// An argument after the beginning of its tag, and what comes after it. `grows`: whether more text may come.
+fn parameter<'a>(
+    text: &'a str,
+    (name, tools, tags): (&str, &Tools, &Tags),
+    grows: bool,
+) -> Result<(&'a str, Value, &'a str), String> {
+    let (tag, after) = between(text, ">")?;
+    let (key, more) = attribute(tag);
+    let (text, after) = argument(after, tags.end_parameter, is_json(name, tag, tools), grows)?;
+    let value = match more.trim() {
+        STRING => Value::from(text),
+        NO_STRING => serde_json::from_str(text.trim()).unwrap_or_else(|_| Value::from(text)),
+        _ => tools.value(name, key, text),
+    };
+    Ok((key, value, after))
+}
+
+fn step(text: &str, call: Option<&str>, tools: &Tools, tags: &Tags) -> Option<(Step, usize)> {
+    let (step, rest) = match call {
+        None => {
+            let (tag, rest) = between(next_tag(text, tags.invoke)?, ">").ok()?;
+            (Step::Call(attribute(tag).0.to_owned()), rest)
+        }
+        Some(name) => match next_tag(text, tags.parameter) {
+            Some(after) => {
+                let (key, value, rest) = parameter(after, (name, tools, tags), true).ok()?;
+                (Step::Argument(key.to_owned(), value), rest)
+            }
+            None => (Step::End, next_tag(text, tags.end_invoke)?),
+        },
+    };
+    Some((step, text.len() - rest.len()))
+}
+
+const MINIMAX_STEPS: Steps = Steps {
+    opens: ">",
+    ends: &[MINIMAX.end_parameter, MINIMAX.end_invoke],
+    quotes: Quotes::None,
+    step: |text, call, tools| step(text, call, tools, &MINIMAX),
+};
+const DSML_STEPS: Steps = Steps {
+    opens: ">",
+    ends: &[DSML.end_parameter, DSML.end_invoke],
+    quotes: Quotes::None,
+    step: |text, call, tools| step(text, call, tools, &DSML),
+};
+
+fn begin_minimax(_: &str) -> Begin {
+    Begin::Steps { how: &MINIMAX_STEPS, at: 0, call: None }
+}
+
+fn begin_dsml(_: &str) -> Begin {
+    Begin::Steps { how: &DSML_STEPS, at: 0, call: None }
 }
 
 /// Whether the argument with this tag is JSON.
@@ -134,9 +185,15 @@ pub(in crate::output) const MINIMAX_M2: ToolFormat = ToolFormat {
         |function| write(function, &MINIMAX, |_| "", "</minimax:tool_call>"),
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<minimax:tool_call>", "</minimax:tool_call>", Quotes::None, minimax)
-            .with_arguments(&MINIMAX_ARGUMENTS)
-            .special()],
+        blocks: &[Block::between(
+            "<minimax:tool_call>",
+            "</minimax:tool_call>",
+            Quotes::None,
+            minimax,
+            begin_minimax,
+        )
+        .with_arguments(&MINIMAX_ARGUMENTS)
+        .special()],
         dropped: &[],
     },
 };
@@ -157,10 +214,16 @@ pub(in crate::output) const DEEPSEEK_DSML: ToolFormat = ToolFormat {
     ),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("<｜DSML｜function_calls>", "</｜DSML｜function_calls>", Quotes::None, dsml)
-                .with_arguments(&DSML_ARGUMENTS)
-                .special(),
-            Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml)
+            Block::between(
+                "<｜DSML｜function_calls>",
+                "</｜DSML｜function_calls>",
+                Quotes::None,
+                dsml,
+                begin_dsml,
+            )
+            .with_arguments(&DSML_ARGUMENTS)
+            .special(),
+            Block::between("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>", Quotes::None, dsml, begin_dsml)
                 .with_arguments(&DSML_ARGUMENTS)
                 .special(),
         ],

@@ -11,7 +11,7 @@ fn read(text: &str, _: &Tools) -> Calls {
 }
 
 const fn between(open: &'static str, close: &'static str) -> Block {
-    Block::between(open, close, Quotes::Json, read)
+    Block::between(open, close, Quotes::Json, read, value::begin_calls)
 }
 
 pub(in crate::output) const HERMES: ToolFormat = ToolFormat {
@@ -73,7 +73,10 @@ pub(in crate::output) const GRANITE: ToolFormat = ToolFormat {
     inner: &[],
     writing: Writing::blocks(["<|tool_call|>[", ", ", "]"], "<|tool_call|>", with_arguments),
     grammar: Grammar::Blocks {
-        blocks: &[Block::value("<|tool_call|>", read).special(), between("<tool_call>", "</tool_call>")],
+        blocks: &[
+            Block::value("<|tool_call|>", read, value::begin_calls).special(),
+            between("<tool_call>", "</tool_call>"),
+        ],
         dropped: &["<|/tool_call|>"],
     },
 };
@@ -85,7 +88,7 @@ pub(in crate::output) const FUNCTOOLS: ToolFormat = ToolFormat {
     template: &[&["functools["], &["functools", "tool_calls"]],
     inner: &[],
     writing: Writing::blocks(["functools[", ", ", "]"], "functools[", with_arguments),
-    grammar: Grammar::Blocks { blocks: &[Block::value("functools", read)], dropped: &[] },
+    grammar: Grammar::Blocks { blocks: &[Block::value("functools", read, value::begin_calls)], dropped: &[] },
 };
 
 pub(in crate::output) const INTERNLM: ToolFormat = ToolFormat {
@@ -115,8 +118,8 @@ pub(in crate::output) const GIGACHAT: ToolFormat = ToolFormat {
     writing: Writing::single("<|function_call|>", "", "<|function_call|>", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::value("<|function_call|>", read).special(),
-            Block::value("function call<|role_sep|>", read).special(),
+            Block::value("<|function_call|>", read, value::begin_calls).special(),
+            Block::value("function call<|role_sep|>", read, value::begin_calls).special(),
         ],
         dropped: &["<|message_sep|>"],
     },
@@ -131,10 +134,14 @@ pub(in crate::output) const XLAM: ToolFormat = ToolFormat {
     writing: Writing::blocks(["[", ", ", "]"], "", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::whole("[", read),
-            Block { end: End::Mark("```"), quotes: Quotes::Json, ..Block::whole("```json", read) },
+            Block::whole("[", read, value::begin_calls),
+            Block {
+                end: End::Mark("```"),
+                quotes: Quotes::Json,
+                ..Block::whole("```json", read, value::begin_calls)
+            },
             between("<tool_call>", "</tool_call>"),
-            Block::value("[TOOL_CALLS]", read),
+            Block::value("[TOOL_CALLS]", read, value::begin_calls),
         ],
         dropped: &[],
     },

@@ -2,21 +2,32 @@
 
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::preview::Begin;
 use crate::output::tools::Tools;
-use crate::output::value::{object, start_of};
+use crate::output::value::{begin_object, object, start_of};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 const ARGUMENTS: &str = "<|tool_call_argument_begin|>";
 
-fn read(text: &str, _: &Tools) -> Calls {
-    let Some((id, given)) = text.split_once(ARGUMENTS) else {
-        return Err(format!("expected an id, {ARGUMENTS} and arguments, found {}", start_of(text)));
-    };
+/// Name, id, and what comes after them.
+fn head(text: &str) -> Option<(&str, &str, &str)> {
+    let (id, given) = text.split_once(ARGUMENTS)?;
     let id = id.trim();
     let name = id.strip_prefix("functions.").unwrap_or(id);
     let number = |number: &str| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
     let name = name.rsplit_once(':').filter(|(_, end)| number(end)).map_or(name, |(name, _)| name);
+    Some((name, id, given))
+}
+
+fn read(text: &str, _: &Tools) -> Calls {
+    let Some((name, id, given)) = head(text) else {
+        return Err(format!("expected an id, {ARGUMENTS} and arguments, found {}", start_of(text)));
+    };
     Ok(vec![RawCall::new(name, object(given)?)?.with_id(Some(id))])
+}
+
+fn begin(text: &str) -> Begin {
+    head(text).map_or(Begin::Open, |(name, id, given)| begin_object(text, (name, Some(id)), given, false))
 }
 
 fn write(function: &Function) -> Parts {
@@ -41,7 +52,9 @@ pub(in crate::output) const KIMI: ToolFormat = ToolFormat {
         write,
     ),
     grammar: Grammar::Blocks {
-        blocks: &[Block::between("<|tool_call_begin|>", "<|tool_call_end|>", Quotes::Json, read).special()],
+        blocks: &[
+            Block::between("<|tool_call_begin|>", "<|tool_call_end|>", Quotes::Json, read, begin).special()
+        ],
         dropped: &["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"],
     },
 };

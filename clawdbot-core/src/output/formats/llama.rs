@@ -3,9 +3,14 @@
 use super::pythonic;
 use crate::output::call::Calls;
 use crate::output::format::{Block, End, Grammar, Quotes, ToolFormat};
+use crate::output::preview::Begin;
+use crate::output::steps::{Step, Steps};
 use crate::output::tools::Tools;
-use crate::output::value::calls;
+use crate::output::value::{begin_calls, calls};
 use crate::output::writing::{Writing, with_parameters};
+
+/// How a built-in tool is called.
+const CALL: &str = ".call";
 
 fn json(text: &str, _: &Tools) -> Calls {
     calls(text)
@@ -19,11 +24,30 @@ fn built_in(text: &str, _: &Tools) -> Calls {
     }
     let mut found = pythonic::calls(text)?;
     for call in &mut found {
-        if let Some(name) = call.name.strip_suffix(".call") {
+        if let Some(name) = call.name.strip_suffix(CALL) {
             call.name = name.to_owned();
         }
     }
     Ok(found)
+}
+
+/// As [`pythonic::STEPS`], of built-in tools.
+const STEPS: Steps = Steps {
+    step: |text, call, tools| match (pythonic::STEPS.step)(text, call, tools)? {
+        (Step::Call(name), bytes) => {
+            Some((Step::Call(name.strip_suffix(CALL).unwrap_or(&name).to_owned()), bytes))
+        }
+        other => Some(other),
+    },
+    ..pythonic::STEPS
+};
+
+fn begin_built_in(text: &str) -> Begin {
+    match text.trim_start().chars().next() {
+        None => Begin::Open,
+        Some('{' | '[') => begin_calls(text),
+        Some(_) => Begin::Steps { how: &STEPS, at: 0, call: None },
+    }
 }
 
 pub(in crate::output) const LLAMA3: ToolFormat = ToolFormat {
@@ -37,9 +61,9 @@ pub(in crate::output) const LLAMA3: ToolFormat = ToolFormat {
         blocks: &[
             Block {
                 end: End::Output,
-                ..Block::between("<|python_tag|>", "", Quotes::None, built_in).special()
+                ..Block::between("<|python_tag|>", "", Quotes::None, built_in, begin_built_in).special()
             },
-            Block::whole("{", json),
+            Block::whole("{", json, begin_calls),
         ],
         dropped: &[],
     },

@@ -3,29 +3,41 @@
 
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, ToolFormat};
+use crate::output::preview::Begin;
 use crate::output::tools::Tools;
-use crate::output::value::{calls, object, start_of};
+use crate::output::value::{begin_calls, begin_object, calls, object, start_of};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 const ARGUMENTS: &str = "[ARGS]";
 const ID: &str = "[CALL_ID]";
+
+/// Name, perhaps an id, and the arguments.
+fn head(text: &str) -> Option<(&str, Option<&str>, &str)> {
+    let (head, given) = text.split_at(text.find('{')?);
+    let head = head.trim_end();
+    let head = head.strip_suffix(ARGUMENTS).unwrap_or(head);
+    Some(match head.split_once(ID) {
+        Some((name, id)) => (name, Some(id), given),
+        None => (head, None, given),
+    })
+}
 
 fn read(text: &str, _: &Tools) -> Calls {
     let trimmed = text.trim_start();
     if trimmed.starts_with(['[', '{']) {
         return calls(trimmed);
     }
-    let Some(start) = trimmed.find('{') else {
+    let Some((name, id, given)) = head(trimmed) else {
         return Err(format!("expected a list, or a name and arguments, found {}", start_of(trimmed)));
     };
-    let (head, given) = trimmed.split_at(start);
-    let head = head.trim_end();
-    let head = head.strip_suffix(ARGUMENTS).unwrap_or(head);
-    let (name, id) = match head.split_once(ID) {
-        Some((name, id)) => (name, Some(id)),
-        None => (head, None),
-    };
     Ok(vec![RawCall::new(name, object(given)?)?.with_id(id)])
+}
+
+fn begin(text: &str) -> Begin {
+    if text.trim_start().starts_with(['[', '{']) {
+        return begin_calls(text);
+    }
+    head(text).map_or(Begin::Open, |(name, id, given)| begin_object(text, (name, id), given, false))
 }
 
 /// As newer models do, or as a list of one, with or without an id.
@@ -46,5 +58,5 @@ pub(in crate::output) const MISTRAL: ToolFormat = ToolFormat {
     template: &[&["[TOOL_CALLS]"]],
     inner: &[ARGUMENTS, ID],
     writing: Writing::blocks(["[TOOL_CALLS]", "[TOOL_CALLS]", ""], "[TOOL_CALLS]", write),
-    grammar: Grammar::Blocks { blocks: &[Block::value("[TOOL_CALLS]", read).special()], dropped: &[] },
+    grammar: Grammar::Blocks { blocks: &[Block::value("[TOOL_CALLS]", read, begin).special()], dropped: &[] },
 };

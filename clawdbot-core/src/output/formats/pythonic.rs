@@ -5,8 +5,11 @@ use serde_json::{Map, Value};
 use super::bare;
 use crate::output::call::{Calls, RawCall};
 use crate::output::format::{Block, Grammar, Quotes, ToolFormat};
+use crate::output::normal::Members;
+use crate::output::preview::Begin;
+use crate::output::steps::{Step, Steps};
 use crate::output::tools::Tools;
-use crate::output::value::{calls as json_calls, start_of, without_fence};
+use crate::output::value::{begin_calls, calls as json_calls, start_of, without_fence};
 use crate::output::writing::{Function, Part, Parts, Writing};
 
 /// How deep values may be in each other.
@@ -19,7 +22,7 @@ pub(super) fn calls(text: &str) -> Calls {
     let mut reader = Reader { rest: text };
     let mut found = Vec::new();
     loop {
-        reader.rest = reader.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == ';');
+        reader.pass_between();
         if reader.rest.is_empty() {
             return Ok(found);
         }
@@ -48,6 +51,11 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Passes what is between calls.
+    fn pass_between(&mut self) {
+        self.rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',' || c == ';');
+    }
+
     /// A name, with dots where `dots`.
     fn name(&mut self, dots: bool) -> Result<&'a str, String> {
         let text = self.rest.trim_start();
@@ -63,17 +71,22 @@ impl<'a> Reader<'a> {
     fn call(&mut self) -> Result<RawCall, String> {
         let name = self.name(true)?;
         self.expect("(")?;
-        let mut arguments = Map::new();
+        let mut arguments = Members::default();
         while !self.takes(")") {
-            let key = self.name(false)?;
-            self.expect("=")?;
-            arguments.insert(key.to_owned(), self.value(0)?);
+            let (key, value) = self.argument()?;
+            arguments.insert(key, &value);
             if !self.takes(",") {
                 self.expect(")")?;
                 break;
             }
         }
-        RawCall::new(name, arguments)
+        RawCall::new(name, arguments.object())
+    }
+
+    fn argument(&mut self) -> Result<(&'a str, Value), String> {
+        let key = self.name(false)?;
+        self.expect("=")?;
+        Ok((key, self.value(0)?))
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, String> {
@@ -209,6 +222,63 @@ fn read(text: &str, _: &Tools) -> Calls {
     }
 }
 
+fn step(text: &str, call: Option<&str>, _: &Tools) -> Option<(Step, usize)> {
+    let mut reader = Reader { rest: text };
+    let step = if call.is_none() {
+        reader.pass_between();
+        let name = reader.name(true).ok()?;
+        reader.expect("(").ok()?;
+        Step::Call(name.to_owned())
+    } else if reader.takes(")") {
+        Step::End
+    } else {
+        let (key, value) = reader.argument().ok()?;
+        // What comes after it says where it ends.
+        if !reader.takes(",") && !reader.rest.starts_with(')') {
+            return None;
+        }
+        Step::Argument(key.to_owned(), value)
+    };
+    Some((step, text.len() - reader.rest.len()))
+}
+
+pub(super) const STEPS: Steps = Steps { opens: "(", ends: &[",", ")"], quotes: Quotes::Python, step };
+
+fn begin(text: &str) -> Begin {
+    let listed = text.trim_start();
+    let inner = listed.strip_prefix('[').unwrap_or(listed);
+    match listed.trim_start_matches('[').trim_start().chars().next() {
+        None => Begin::Open,
+        Some('{') => begin_calls(text),
+        Some(_) => Begin::Steps { how: &STEPS, at: text.len() - inner.len(), call: None },
+    }
+}
+
+/// After the bracket of a list.
+fn begin_listed(text: &str) -> Begin {
+    match text.trim_start_matches('[').trim_start().chars().next() {
+        None => Begin::Open,
+        Some('{') => begin_calls(text),
+        Some(_) => Begin::Steps { how: &STEPS, at: 0, call: None },
+    }
+}
+
+fn begin_code(text: &str) -> Begin {
+    const PRINT: &str = "print(";
+    let code = text.trim_start();
+    if PRINT.starts_with(code) {
+        return Begin::Open;
+    }
+    let inner = code.strip_prefix(PRINT).unwrap_or(code);
+    match begin(inner) {
+        _ if code.starts_with('`') => Begin::Never,
+        Begin::Steps { how, at, call } => Begin::Steps { how, at: at + text.len() - inner.len(), call },
+        // JSON that is not printed.
+        Begin::Objects(_) if inner.len() < code.len() => Begin::Never,
+        other => other,
+    }
+}
+
 /// A block of code, whose calls may be printed.
 fn code(text: &str, tools: &Tools) -> Calls {
     let text = without_fence(text);
@@ -217,7 +287,7 @@ fn code(text: &str, tools: &Tools) -> Calls {
 }
 
 const fn between(open: &'static str, close: &'static str) -> Block {
-    Block::between(open, close, Quotes::Python, read)
+    Block::between(open, close, Quotes::Python, read, begin)
 }
 
 /// With values as JSON, which are read too.
@@ -246,7 +316,10 @@ pub(in crate::output) const PYTHONIC: ToolFormat = ToolFormat {
     inner: &[],
     writing: Writing::blocks(["[", ", ", "]"], "", write),
     grammar: Grammar::Blocks {
-        blocks: &[between("<|python_start|>", "<|python_end|>").special(), Block::whole("[", read)],
+        blocks: &[
+            between("<|python_start|>", "<|python_end|>").special(),
+            Block::whole("[", read, begin_listed),
+        ],
         dropped: &[],
     },
 };
@@ -287,9 +360,9 @@ pub(in crate::output) const GEMMA3: ToolFormat = ToolFormat {
     writing: Writing::blocks(["```tool_code\n[", ", ", "]\n```"], "```tool_code", write),
     grammar: Grammar::Blocks {
         blocks: &[
-            Block::between("```tool_code", "```", Quotes::Python, code),
-            Block::between("```tool_call", "```", Quotes::Python, code),
-            Block::whole("[", read),
+            Block::between("```tool_code", "```", Quotes::Python, code, begin_code),
+            Block::between("```tool_call", "```", Quotes::Python, code, begin_code),
+            Block::whole("[", read, begin_listed),
         ],
         dropped: &[],
     },
@@ -309,8 +382,9 @@ mod tests {
         let found = found.unwrap();
         let expected =
             json!({"a": -1.5e3, "b": "x'\"\n\u{fc}\\q", "c": [1, [2], {"k": null, "l": true}], "d": "a\"b"});
-        assert_eq!((found[0].name.as_str(), Value::from(found[0].arguments.clone())), ("f", expected));
-        assert_eq!((found[1].name.as_str(), found[1].arguments.len()), ("m.g", 0));
+        let arguments: Value = serde_json::from_str(&found[0].arguments).unwrap();
+        assert_eq!((found[0].name.as_str(), arguments), ("f", expected));
+        assert_eq!((found[1].name.as_str(), found[1].arguments.as_str()), ("m.g", "{}"));
     }
 
     #[test]

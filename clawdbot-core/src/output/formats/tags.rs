@@ -27,12 +27,30 @@ pub(super) fn json_length(text: &str) -> usize {
     found.map_or(0, |found| found.whole)
 }
 
-/// As [`between`], of a text that may begin with JSON.
+/// Where marks begin to count in the text of an argument: after its list or object, if it is JSON. JSON that does not end has marks
+/// everywhere.
+///
+/// # Errors
+/// For JSON that does not end, if more text may come: `grows`.
+pub(super) fn marks_from(text: &str, is_json: bool, grows: bool) -> Result<usize, String> {
+    let from = if is_json { json_length(text) } else { 0 };
+    match grows && is_json && from == 0 && text.trim_start().starts_with(['{', '[']) {
+        true => Err(format!("expected the end of {}", start_of(text))),
+        false => Ok(from),
+    }
+}
+
+/// As [`between`], of a text that may begin with JSON. `grows`: as in [`marks_from`].
 ///
 /// # Errors
 /// As [`between`].
-pub(super) fn argument<'a>(text: &'a str, close: &str, is_json: bool) -> Result<(&'a str, &'a str), String> {
-    let from = if is_json { json_length(text) } else { 0 };
+pub(super) fn argument<'a>(
+    text: &'a str,
+    close: &str,
+    is_json: bool,
+    grows: bool,
+) -> Result<(&'a str, &'a str), String> {
+    let from = marks_from(text, is_json, grows)?;
     let (rest, after) = between(&text[from..], close)?;
     Ok((&text[..from + rest.len()], after))
 }
