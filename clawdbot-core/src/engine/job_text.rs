@@ -1,6 +1,7 @@
 //! The text of a job: characters, up to a stop text, and what they mean.
 
 use crate::error::Result;
+use crate::event::Event;
 use crate::options::Resolved;
 use crate::output::{
     OutputFormats, OutputParser, Piece as Part, ReasoningMarks, ToolCall, ToolCallDelta, Tools, place_after,
@@ -204,6 +205,15 @@ impl JobText {
     }
 }
 
+/// The events of calls and their deltas. All deltas come first: those of a call may come after those of the next one, whose arguments
+/// were certain before.
+pub(super) fn events_of_calls(
+    deltas: Vec<ToolCallDelta>,
+    calls: Vec<ToolCall>,
+) -> impl Iterator<Item = Event> {
+    deltas.into_iter().map(Event::ToolCallDelta).chain(calls.into_iter().map(Event::ToolCall))
+}
+
 /// Text of a token.
 #[derive(Default)]
 pub(super) struct Piece {
@@ -244,6 +254,37 @@ mod tests {
         let piece = text.finish(None).unwrap();
         said.extend(&text.read(piece, true));
         said
+    }
+
+    #[test]
+    fn calls_come_after_their_deltas() {
+        let options = Resolved { tool_format: "hermes".to_owned(), ..Resolved::greedy() };
+        let mut text = JobText::new(&tokenizer(), &options, &[], Tools::default()).unwrap();
+        let mut events = Vec::new();
+        for (piece, last) in [
+            // The arguments of the first call come before its name.
+            (
+                "<tool_call>[{\"arguments\": {\"a\": 1}, \"name\": \"f\"}, {\"name\": \"g\", \"arguments\": {\"b\": 2",
+                false,
+            ),
+            ("3}}]</tool_call>", true),
+        ] {
+            let said = text.read(Piece { text: piece.to_owned(), stopped: false }, last);
+            events.extend(events_of_calls(said.deltas, said.calls));
+        }
+        let mut given = [String::new(), String::new()];
+        let mut calls = 0;
+        for event in events {
+            match event {
+                Event::ToolCallDelta(delta) => given[delta.index].push_str(&delta.arguments),
+                Event::ToolCall(call) => {
+                    assert_eq!(given[call.index], call.arguments);
+                    calls += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((calls, given), (2, ["{\"a\":1}", "{\"b\":23}"].map(str::to_owned)));
     }
 
     const OUTPUT: &str = "I call.[TOOL_CALLS]f[ARGS]{\"a\": \"\u{fc}\"}<|end|>";

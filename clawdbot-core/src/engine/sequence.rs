@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::constrained::{Constrained, MaskTimes};
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::guess::Guesses;
-use super::job_text::{JobText, Piece, Said};
+use super::job_text::{JobText, Piece, Said, events_of_calls};
 use super::mailbox::Sender;
 use super::queue::{GroupKey, Rank};
 use super::scores::{Next, PromptScores, Scores};
@@ -410,15 +410,7 @@ impl Sequence {
             job.push(Event::Reasoning { text: reasoning });
         }
         job.push(Event::Token { id, text, logprobs });
-        // Each call comes after its deltas.
-        let mut deltas = deltas.into_iter().peekable();
-        for call in calls {
-            while let Some(delta) = deltas.next_if(|delta| delta.index <= call.index) {
-                job.push(Event::ToolCallDelta(delta));
-            }
-            job.push(Event::ToolCall(call));
-        }
-        deltas.for_each(|delta| job.push(Event::ToolCallDelta(delta)));
+        events_of_calls(deltas, calls).for_each(|event| job.push(event));
         if let Some(reason) = reason {
             self.finish(reason);
         }
@@ -435,6 +427,7 @@ impl Sequence {
             // Of a request that is stopped, what is held back of a call.
             let rest = text.read(Piece::default(), true);
             job.emitted.extend(&rest);
+            events_of_calls(rest.deltas, rest.calls).for_each(|event| job.push(event));
         }
         let Said { text, reasoning, calls: tool_calls, warnings, .. } = std::mem::take(&mut job.emitted);
         let masks = job.constrained.take().map_or_else(MaskTimes::default, |constrained| constrained.times());

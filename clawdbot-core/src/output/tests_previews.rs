@@ -1,7 +1,7 @@
 //! The previews of calls: what they say, and that it is what the calls say.
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::NONE;
 use super::table::TOOL_FORMATS;
@@ -188,5 +188,225 @@ proptest! {
         let cut = (0..=cut.index(output.len() + 1)).rev().find(|&at| output.is_char_boundary(at)).unwrap();
         let begun = read(TOOL_FORMATS[tool].name, &output[..cut]);
         prop_assert!(begun.previews.len() >= begun.calls.len() && whole.previews.len() >= whole.calls.len());
+    }
+}
+
+/// Calls with arguments in JSON in the place of `$`, and how many.
+const WITH_JSON: [(&str, &str, usize); 20] = [
+    ("hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": $}\n</tool_call>", 1),
+    ("hermes", "<tool_call>{\"function\": {\"name\": \"f\", \"arguments\": $}, \"x\": $}</tool_call>", 1),
+    (
+        "tool_calls",
+        "<tool_calls>[{\"name\": \"f\", \"arguments\": $}, {\"name\": \"g\", \"arguments\": $}]</tool_calls>",
+        2,
+    ),
+    (
+        "granite",
+        "<|tool_call|>[{\"name\": \"f\", \"arguments\": $} , {\"arguments\": $, \"name\": \"f\"}]",
+        2,
+    ),
+    ("functools", "functools[{\"name\": \"f\", \"arguments\": $}]", 1),
+    ("gigachat", "<|function_call|>{\"name\": \"f\", \"arguments\": $}", 1),
+    ("llama3_json", "{\"name\": \"f\", \"parameters\": $}; {\"name\": \"g\", \"parameters\": $}", 2),
+    ("llama3_json", "<|python_tag|>{\"name\": \"f\", \"parameters\": $}", 1),
+    ("xlam", "```json\n[{\"name\": \"f\", \"arguments\": $}]\n```", 1),
+    ("mistral", "[TOOL_CALLS]f[CALL_ID]abc[ARGS]$[TOOL_CALLS]g[ARGS]$", 2),
+    ("mistral", "[TOOL_CALLS] [{\"name\": \"f\", \"arguments\": $, \"id\": \"abc\"}]", 1),
+    ("kimi_k2", "<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>$<|tool_call_end|>", 1),
+    ("deepseek", "<｜tool▁call▁begin｜>f<｜tool▁sep｜>$<｜tool▁call▁end｜>", 1),
+    ("deepseek", "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n$\n```<｜tool▁call▁end｜>", 1),
+    (
+        "command",
+        "<|START_ACTION|>[{\"tool_call_id\": \"0\", \"tool_name\": \"f\", \"parameters\": $}]<|END_ACTION|>",
+        1,
+    ),
+    ("apertus", "<|tools_prefix|>[{\"f\": $}, {\"g\": $}]<|tools_suffix|>", 2),
+    ("functionary", "<function=f>$</function>", 1),
+    ("qwen3_coder", "<function=f>$</function>", 1),
+    ("harmony", "<|start|>assistant to=functions.f<|message|>$<|call|>", 1),
+    ("pythonic", "[{\"name\": \"f\", \"arguments\": $}]", 1),
+];
+
+/// Calls with a text in the place of `$` as argument `b`, and a list in JSON in that of `@` as argument `l`.
+const WITH_VALUES: [(&str, &str); 7] = [
+    (
+        "qwen3_coder",
+        "<tool_call>\n<function=f>\n<parameter=b>\n$\n</parameter>\n<parameter=l>\n@\n</parameter>\n</function>\n</tool_call>",
+    ),
+    (
+        "seed_oss",
+        "<seed:tool_call><function=f><parameter=b>$</parameter><parameter=l>@</parameter></function></seed:tool_call>",
+    ),
+    (
+        "glm",
+        "<tool_call>f\n<arg_key>b</arg_key>\n<arg_value>$</arg_value>\n<arg_key>l</arg_key>\n<arg_value>@</arg_value>\n</tool_call>",
+    ),
+    (
+        "minimax_m2",
+        "<minimax:tool_call><invoke name=\"f\"><parameter name=\"b\">$</parameter><parameter name=\"l\">@</parameter></invoke></minimax:tool_call>",
+    ),
+    (
+        "deepseek_dsml",
+        "<｜DSML｜function_calls><｜DSML｜invoke name=\"f\"><｜DSML｜parameter name=\"b\" string=\"true\">$</｜DSML｜parameter><｜DSML｜parameter name=\"l\" string=\"false\">@</｜DSML｜parameter></｜DSML｜invoke></｜DSML｜function_calls>",
+    ),
+    ("gemma4", "<|tool_call>call:f{b:<|\"|>$<|\"|>,l:[1,{},{k:<|\"|>$<|\"|>}]}<tool_call|>"),
+    ("function_gemma", "<start_function_call>call:f{b:<escape>$<escape>,l:[]}<end_function_call>"),
+];
+
+fn value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        // Exact, however it is read.
+        (any::<i16>(), 0..8)
+            .prop_map(|(number, shift)| Value::from(f64::from(number) / f64::from(1 << shift))),
+        "(?s).{0,6}".prop_map(Value::from),
+        prop::sample::select(PARTS.to_vec()).prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::btree_map("(?s).{0,3}", inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// A value in JSON with spaces and escapes, for which `random` decides.
+fn spell(value: &Value, random: &mut impl FnMut(usize) -> usize, out: &mut String) {
+    let space = |random: &mut dyn FnMut(usize) -> usize| [" ", "\n\t", "", "", "", ""][random(6)];
+    out.push_str(space(random));
+    match value {
+        Value::String(text) => text_of(text, random, out),
+        Value::Array(list) => {
+            out.push('[');
+            for (at, value) in list.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                spell(value, random, out);
+            }
+            out.push_str(space(random));
+            out.push(']');
+        }
+        Value::Object(map) => {
+            out.push('{');
+            for (at, (key, value)) in map.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                out.push_str(space(random));
+                text_of(key, random, out);
+                out.push_str(space(random));
+                out.push(':');
+                spell(value, random, out);
+            }
+            out.push_str(space(random));
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+    out.push_str(space(random));
+}
+
+fn text_of(text: &str, random: &mut impl FnMut(usize) -> usize, out: &mut String) {
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' || random(5) == 0 => {
+                let mut units = [0; 2];
+                for unit in c.encode_utf16(&mut units) {
+                    out.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+}
+
+fn random(seed: u64) -> impl FnMut(usize) -> usize {
+    let mut state = seed;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as usize % below
+    }
+}
+
+/// Checks that `output`, in pieces of up to `longest` bytes, gives what it does as a whole and by the character.
+fn in_pieces(tool: &str, output: &str, longest: usize, random: &mut impl FnMut(usize) -> usize) -> Read {
+    let whole = read(tool, output);
+    let (mut parser, mut found, mut rest) = (parser(tool, NONE, ""), Read::default(), output);
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(rest.ceil_char_boundary((1 + random(longest)).min(rest.len())));
+        found.add(parser.push(piece));
+        rest = after;
+    }
+    found.add(parser.finish());
+    assert_eq!(found, whole, "{tool} {output:?}");
+    found
+}
+
+proptest! {
+    /// Any arguments are in the deltas, in any format whose arguments are JSON, wherever the output is cut.
+    #[test]
+    fn deltas_are_any_arguments(
+        which in 0..WITH_JSON.len(),
+        members in prop::collection::vec(("(?s).{0,3}", value()), 0..4),
+        seed in any::<u64>(),
+        longest in 1_usize..40,
+    ) {
+        let (tool, output, calls) = WITH_JSON[which];
+        let arguments = Value::Object(members.into_iter().collect::<Map<_, _>>());
+        let (mut random, mut spelled) = (random(seed), String::new());
+        spell(&arguments, &mut random, &mut spelled);
+        let spelled = spelled.trim();
+        let found = in_pieces(tool, &output.replace('$', spelled), longest, &mut random);
+        let read: Vec<_> = found.calls().into_iter().map(|(_, arguments)| arguments).collect();
+        prop_assert_eq!((&found.text, read), (&String::new(), vec![arguments; calls]), "{} {}", tool, spelled);
+        // All of them come before the call ends.
+        let mut begun = Read::default();
+        begun.add(parser(tool, NONE, "").push(&format!("{}{spelled}", output.split_once('$').unwrap().0)));
+        prop_assert_eq!(&begun.previews[&0].arguments, &found.calls[0].arguments, "{} {}", tool, spelled);
+    }
+
+    /// So are texts without quotes, and lists next to them.
+    #[test]
+    fn deltas_are_any_texts_and_lists(
+        which in 0..WITH_VALUES.len(),
+        text in "[^<]{0,8}",
+        list in prop::collection::vec(value(), 0..4),
+        seed in any::<u64>(),
+        longest in 1_usize..40,
+    ) {
+        let (tool, output) = WITH_VALUES[which];
+        let (list, mut random, mut spelled) = (Value::from(list), random(seed), String::new());
+        spell(&list, &mut random, &mut spelled);
+        let output = output.replace('$', "\u{1}").replace('@', &spelled).replace('\u{1}', &text);
+        let found = in_pieces(tool, &output, longest, &mut random);
+        let (name, arguments) = &found.calls()[0];
+        prop_assert_eq!((found.text.as_str(), *name), ("", "f"));
+        // One line end next to a tag may be the tag's.
+        let same = |read: &Value| read == text.as_str() || (tool == "seed_oss" && text.contains('\n'));
+        prop_assert!(same(&arguments["b"]), "{} {:?} {}", tool, text, arguments);
+        prop_assert!(tool.contains("gemma") || arguments["l"] == list, "{} {} {}", tool, spelled, arguments);
+    }
+
+    /// Calls in Python's notation, with values that are JSON's or Python's own.
+    #[test]
+    fn deltas_are_any_values_of_python(
+        values in prop::collection::vec(value(), 0..4),
+        own in prop::sample::select(vec!["'x, y'", "\"\"\"a\", 'b\"\"\"", "'''it's, (x'''", "(1, None)", "{'k': [True]}", "'\\u00e9\\x41\\q'"]),
+        seed in any::<u64>(),
+        longest in 1_usize..40,
+    ) {
+        let (mut random, mut spelled) = (random(seed), String::new());
+        for (at, value) in values.iter().enumerate() {
+            spelled.push_str(&format!("v{at}="));
+            spell(value, &mut random, &mut spelled);
+            spelled.push_str(", ");
+        }
+        let output = format!("[f({spelled}own={own}), g(a=1)]");
+        let found = in_pieces("pythonic", &output, longest, &mut random);
+        prop_assert_eq!((found.text.as_str(), found.calls.len()), ("", 2), "{}", output);
     }
 }
