@@ -178,10 +178,16 @@ impl Messages {
     /// Reads the JSON object of a call up to its end. Whether marks count in what follows.
     fn pass_arguments(&mut self, text: &str, last: bool, out: &mut Vec<Piece>) -> bool {
         let State::Call { name, .. } = &self.state else { return true };
-        if !text.trim_start().starts_with('{') {
-            return true;
-        }
         let Some(search) = &mut self.arguments else { return true };
+        // What was looked at is white space.
+        match text[self.seen..].trim_start().chars().next() {
+            None => return true,
+            Some('{') => {}
+            Some(_) => {
+                self.arguments = None;
+                return true;
+            }
+        }
         let (found, none) = (search.find(text, &Tools::default()), Tools::default());
         let begin = |text: &str| begin_object(text, (name, None), text, false);
         let certain = &text[..search.done()];

@@ -192,7 +192,7 @@ proptest! {
 }
 
 /// Calls with arguments in JSON in the place of `$`, and how many.
-const WITH_JSON: [(&str, &str, usize); 20] = [
+const WITH_JSON: [(&str, &str, usize); 19] = [
     ("hermes", "<tool_call>\n{\"name\": \"f\", \"arguments\": $}\n</tool_call>", 1),
     ("hermes", "<tool_call>{\"function\": {\"name\": \"f\", \"arguments\": $}, \"x\": $}</tool_call>", 1),
     (
@@ -222,7 +222,6 @@ const WITH_JSON: [(&str, &str, usize); 20] = [
     ),
     ("apertus", "<|tools_prefix|>[{\"f\": $}, {\"g\": $}]<|tools_suffix|>", 2),
     ("functionary", "<function=f>$</function>", 1),
-    ("qwen3_coder", "<function=f>$</function>", 1),
     ("harmony", "<|start|>assistant to=functions.f<|message|>$<|call|>", 1),
     ("pythonic", "[{\"name\": \"f\", \"arguments\": $}]", 1),
 ];
