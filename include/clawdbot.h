@@ -218,6 +218,11 @@
 #define CLAWDBOT_EVENT_TOOL_CALL 5
 
 /**
+ * Event kind: a part of a tool call became certain.
+ */
+#define CLAWDBOT_EVENT_TOOL_CALL_DELTA 6
+
+/**
  * Finish reason: a stop token, the model's end of sequence, or a stop text.
  */
 #define CLAWDBOT_FINISH_STOP 1
@@ -1532,6 +1537,15 @@ const char *clawdbot_event_text(const clawdbot_event *event,
  */
 const char *clawdbot_event_tool_call(const clawdbot_event *event,
                                      size_t *length);
+
+/**
+ * Of a tool call delta event: what became certain of a call as a JSON object, with index, id and name (null but in the first delta
+ * of a call) and arguments (the text that is new); its length goes to `length`, which may be NULL. The arguments of a call's deltas,
+ * one after the other, are those of its tool call event, which comes after them; if none with their index comes, it was no call
+ * that can be read. Valid as the text of an event is. NULL for other events and for NULL.
+ */
+const char *clawdbot_event_tool_call_delta(const clawdbot_event *event,
+                                           size_t *length);
 
 /**
  * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
