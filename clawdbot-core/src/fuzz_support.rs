@@ -227,7 +227,7 @@ pub fn output(data: &[u8]) -> Result<()> {
         parts.extend(parser.finish());
         // Where text is cut says nothing.
         parts.into_iter().fold(
-            (String::new(), String::new(), BTreeMap::new(), Vec::new()),
+            (String::new(), String::new(), BTreeMap::<usize, String>::new(), Vec::new()),
             |mut all, part| {
                 match part {
                     Piece::Text(text) => all.0.push_str(&text),

@@ -15,6 +15,7 @@ mod normal;
 mod objects;
 mod parser;
 mod preview;
+mod quotes;
 mod reasoning;
 mod steps;
 mod table;

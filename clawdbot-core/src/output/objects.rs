@@ -2,7 +2,15 @@
 
 use super::call::Certain;
 use super::compact::{Compact, Taken, is_space};
-use super::value::{ARGUMENTS, FUNCTION, IDS, NAMES};
+
+/// Keys under which the name of a function is.
+pub(super) const NAMES: [&str; 2] = ["name", "tool_name"];
+/// Keys under which its arguments are.
+pub(super) const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
+/// Keys under which the id of a call is, before its arguments.
+pub(super) const IDS: [&str; 2] = ["id", "tool_call_id"];
+/// The key of a name too, or of an object with name and arguments.
+pub(super) const FUNCTION: &str = "function";
 
 /// How the objects are.
 #[derive(Debug, Clone, Copy, Default)]

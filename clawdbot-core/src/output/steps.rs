@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::call::Certain;
-use super::format::Quotes;
 use super::normal::member;
+use super::quotes::Quotes;
 use super::tools::Tools;
 
 /// A part of a call.

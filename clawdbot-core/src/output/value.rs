@@ -4,19 +4,11 @@ use serde_json::{Deserializer, Value};
 
 use super::call::{Calls, RawCall};
 use super::normal::Tree;
-use super::objects::Objects;
+use super::objects::{ARGUMENTS, FUNCTION, IDS, NAMES, Objects};
 use super::preview::Begin;
 
-/// Keys under which the name of a function is.
-pub(super) const NAMES: [&str; 2] = ["name", "tool_name"];
-/// Keys under which its arguments are.
-pub(super) const ARGUMENTS: [&str; 2] = ["arguments", "parameters"];
-/// Keys under which the id of a call is, before its arguments.
-pub(super) const IDS: [&str; 2] = ["id", "tool_call_id"];
 /// Keys that an object may have apart from the name, if there are no arguments.
 const OTHERS: [&str; 4] = ["id", "tool_call_id", "type", "index"];
-/// The key of a name too, or of an object with name and arguments.
-pub(super) const FUNCTION: &str = "function";
 const NO_ARGUMENTS: &str = "{}";
 
 /// The arguments of a call in normal form: those of a JSON object, of a text with one, or none.
