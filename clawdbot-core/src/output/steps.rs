@@ -17,6 +17,9 @@ pub(super) enum Step {
     End,
 }
 
+/// A step, and the bytes of it.
+pub(super) type Next = Option<(Step, usize)>;
+
 /// How calls are read in steps.
 #[derive(Debug)]
 pub(super) struct Steps {
@@ -28,7 +31,7 @@ pub(super) struct Steps {
     pub(super) quotes: Quotes,
     /// The step that a text begins with, and the bytes of it, for a text that is within a call of the function that is given or
     /// between calls. `None` if there is none, or if it would not be the same whatever comes after the text.
-    pub(super) step: fn(&str, Option<&str>, &Tools) -> Option<(Step, usize)>,
+    pub(super) step: fn(&str, Option<&str>, &Tools) -> Next,
 }
 
 /// Steps that are being read. Work is proportional to the text: after a try in vain, the next one is made when the text has
