@@ -17,12 +17,19 @@ use crate::error::{Error, Result};
 const MAX_BYTES: usize = 16 << 10;
 /// Bytes that may be tried in the search that keeps all ways, where the first choice leads nowhere.
 const MAX_TRIED: usize = 100_000;
-/// Ways of one length that are kept there.
+/// Ways of one length that are kept there; and where few bytes may follow, as in numbers, which have a state for each remainder.
 const MAX_WAYS: usize = 64;
+const MAX_WAYS_OF_FEW: usize = 512;
+/// So few.
+const FEW: usize = 16;
+/// What reading a way costs, in bytes that are tried.
+const READING: usize = 64;
 /// States of a text whose end is searched.
 const MAX_TEXT_STATES: usize = 128;
 /// Zeros after which another digit is tried.
-const MAX_ZEROS: usize = 8;
+const MAX_ZEROS: usize = 10;
+/// Digits in a row after which all ways are tried: what a number has to be a multiple of may be none of zeros.
+const MAX_NUMBER: usize = 4;
 /// Ends of the last completion that are tried.
 const MAX_ENDS: usize = 24;
 
@@ -67,7 +74,7 @@ impl Closing {
         ends: &[Vec<u8>],
     ) -> Result<()> {
         let start = parser.get_bytes().len();
-        let mut search = Search { parser, start, ends };
+        let mut search = Search { parser, start, ends, number: false };
         let last = std::mem::take(&mut self.last);
         let found = search.run(&last);
         search.back_to(0)?;
@@ -96,25 +103,41 @@ struct Search<'a> {
     start: usize,
     /// What ends texts without quotes, and all.
     ends: &'a [Vec<u8>],
+    /// Whether no end of a text was found, and digits alone came since.
+    number: bool,
 }
 
 impl Search<'_> {
     fn run(&mut self, last: &[u8]) -> Result<Option<Vec<u8>>> {
-        let mut path = Vec::new();
+        let (mut path, mut tried) = (Vec::new(), false);
         loop {
             if self.accepts()? {
                 return Ok(Some(path));
             }
-            if let Some(end) = self.end_of(last)? {
+            // Digits before the end of another number make a longer one each time.
+            let end = if self.number { None } else { self.end_of(last)? };
+            if let Some(end) = end {
                 path.extend_from_slice(end);
                 return Ok(Some(path));
             }
             let next = self.preferred()?;
             let room = !next.is_empty() && path.len() < MAX_BYTES && !loops(&path, &next);
             if !room || !self.push(&next)? {
-                return self.all_ways();
+                return if tried { Ok(None) } else { self.all_ways() };
             }
             path.extend_from_slice(&next);
+            let digits = path.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+            self.number &= digits > 0;
+            if !tried && digits > MAX_NUMBER {
+                tried = true;
+                if let Some(found) = self.all_ways()? {
+                    return Ok(Some(found));
+                }
+                self.back_to(0)?;
+                if !self.push(&path)? {
+                    return Ok(None);
+                }
+            }
         }
     }
 
@@ -158,8 +181,11 @@ impl Search<'_> {
             if let Some(byte) = self.only()? {
                 return Ok(vec![byte]);
             }
-            if let Some(end) = self.end_of_text()? {
-                return Ok(end);
+            if !self.number {
+                if let Some(end) = self.end_of_text()? {
+                    return Ok(end);
+                }
+                self.number = true;
             }
         } else if let Some(byte) = self.first_of(b"}]".iter().copied())? {
             return Ok(vec![byte]);
@@ -224,9 +250,11 @@ impl Search<'_> {
                 if self.accepts()? {
                     return Ok(Some(way.clone()));
                 }
-                tried += 256;
-                for (byte, state) in self.next()? {
-                    if longer.len() < MAX_WAYS && seen.insert(state) {
+                let next = self.next()?;
+                tried += READING.max(next.len());
+                let most = if next.len() <= FEW { MAX_WAYS_OF_FEW } else { MAX_WAYS };
+                for (byte, state) in next {
+                    if longer.len() < most && seen.insert(state) {
                         let mut way = way.clone();
                         way.push(byte);
                         longer.push(way);

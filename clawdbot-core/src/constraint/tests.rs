@@ -309,6 +309,21 @@ fn texts_are_complete_when_nothing_is_left() {
     }
 }
 
+/// A few digits complete any number to a multiple, not thousands of zeros.
+#[test]
+fn numbers_are_completed_to_multiples() {
+    for multiple in [97, 199, 499, 512, 250] {
+        let constraint = schema(json!({"type": "integer", "multipleOf": multiple}));
+        let id = |digit: u32| constraint.grammar().vocabulary().tokenizer().token_to_id(&digit.to_string());
+        let mut matcher = matcher(&constraint);
+        for digit in [1, 2, 1, 2, 1] {
+            matcher.accept(id(digit).expect("a token"), None).expect("fits");
+            let found = matcher.shortest_completion_tokens().expect("found");
+            assert!(found <= 10, "{multiple}: {found}");
+        }
+    }
+}
+
 #[test]
 fn what_the_grammar_refuses_is_said_in_words() {
     for (schema, reason) in [
