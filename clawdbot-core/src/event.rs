@@ -1,5 +1,7 @@
 //! What a request returns: events while it runs, a completion at its end.
 
+mod value;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -9,6 +11,7 @@ use crate::metrics::MAX_DRAFTS;
 use crate::options::shown;
 use crate::output::{ToolCall, ToolCallDelta};
 use crate::sampling::{Logprobs, TokenLogprob};
+use value::EventValue;
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -214,57 +217,6 @@ impl PartialEq for Completion {
             && self.logprobs == other.logprobs
             && self.prompt_logprobs == other.prompt_logprobs
             && self.alternatives == other.alternatives
-    }
-}
-
-/// [`Event`] in JSON.
-#[derive(Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
-enum EventValue {
-    Progress {
-        done: usize,
-        total: usize,
-    },
-    Token {
-        id: u32,
-        text: String,
-        logprobs: Option<Logprobs>,
-    },
-    Reasoning {
-        text: String,
-    },
-    #[serde(rename = "tool_call_delta")]
-    ToolCallDelta(ToolCallDelta),
-    #[serde(rename = "tool_call")]
-    ToolCall(ToolCall),
-    Done {
-        completion: Box<Completion>,
-    },
-}
-
-impl From<EventValue> for Event {
-    fn from(value: EventValue) -> Self {
-        match value {
-            EventValue::Progress { done, total } => Event::Progress { done, total },
-            EventValue::Token { id, text, logprobs } => Event::Token { id, text, logprobs },
-            EventValue::Reasoning { text } => Event::Reasoning { text },
-            EventValue::ToolCallDelta(delta) => Event::ToolCallDelta(delta),
-            EventValue::ToolCall(call) => Event::ToolCall(call),
-            EventValue::Done { completion } => Event::Done(completion),
-        }
-    }
-}
-
-impl From<Event> for EventValue {
-    fn from(event: Event) -> Self {
-        match event {
-            Event::Progress { done, total } => EventValue::Progress { done, total },
-            Event::Token { id, text, logprobs } => EventValue::Token { id, text, logprobs },
-            Event::Reasoning { text } => EventValue::Reasoning { text },
-            Event::ToolCallDelta(delta) => EventValue::ToolCallDelta(delta),
-            Event::ToolCall(call) => EventValue::ToolCall(call),
-            Event::Done(completion) => EventValue::Done { completion },
-        }
     }
 }
 

@@ -96,7 +96,7 @@ impl Preview {
         }
     }
 
-    /// The calls of which something was given, and those before them.
+    /// How many calls it has given something for, those before the last of them included.
     pub(super) fn calls(&self) -> usize {
         self.given.len()
     }

@@ -1,4 +1,4 @@
-//! Gemma 3n, text: four residual streams, of which layers compute with one, low-rank blocks next to attention, per-layer
+//! Gemma 3n, text: four residual streams, one of them active in the layers, low-rank blocks next to attention, per-layer
 //! embeddings, gates of MLPs that few elements pass, and last layers without keys and values of their own.
 //! Source: transformers 5, `models/gemma3n/configuration_gemma3n.py` and `modeling_gemma3n.py`.
 
