@@ -33,6 +33,8 @@ mod spellings;
 #[cfg(test)]
 pub(crate) mod tests;
 #[cfg(test)]
+mod tests_reply;
+#[cfg(test)]
 mod tests_study;
 mod users;
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::constraint::{ConstraintSpec, Source};
+use crate::constraint::{Auto, CallMarks, ConstraintSpec, Source};
 use crate::error::{Error, Result};
 use crate::options::GenerateOptions;
 use crate::output::{AUTO, Function, NONE, OutputFormats, Tools, WrittenCalls, functions};
@@ -17,8 +17,10 @@ pub(crate) struct Reply {
     pub(crate) tools: Tools,
     /// What its text is constrained to.
     pub(crate) source: Option<Source>,
-    /// The constrained text begins after this mark, if that comes.
-    pub(crate) mark: Option<&'static str>,
+    /// The text is free, and the constrained text begins with the calls that these begin, if they come.
+    pub(crate) free: Option<CallMarks>,
+    /// What would end reasoning with calls that are not enforced.
+    pub(crate) refused: Vec<&'static str>,
 }
 
 impl Reply {
@@ -30,10 +32,9 @@ impl Reply {
         if !matches!(options.tool_choice.as_str(), AUTO | NONE) {
             return Err(wrong_choice(options, "expected a chat with tools, found none"));
         }
-        let formats = OutputFormats::new(&options.tool_format, &options.reasoning_format)?;
-        let header = formats.map_or("", |formats| formats.answer_header());
+        let header = answer_header(options)?;
         let source = ConstraintSpec::of(options).map(|spec| Source { header, ..spec.into() });
-        Ok(Reply { tools: Tools::default(), source, mark: None })
+        Ok(Reply { source, ..Reply::default() })
     }
 
     /// An answer in a chat with `tools`, where `options` have the formats that are read.
@@ -53,7 +54,7 @@ impl Reply {
                 _ => invalid("expected tools with it, found none".to_owned()),
             };
         };
-        let answer = reply.source.clone();
+        let answer = ConstraintSpec::of(options);
         let offered = match functions(tools) {
             Ok(offered) => offered,
             // The template decides what tools are, where nothing is enforced.
@@ -85,7 +86,7 @@ impl Reply {
             }
         }
         if choice != AUTO
-            && let Some(option) = ConstraintSpec::of(options).map(|spec| spec.option())
+            && let Some(option) = answer.as_ref().map(ConstraintSpec::option)
         {
             return invalid(format!(
                 "expected auto or none with a constraint of the answer, found {choice} and {option}"
@@ -94,19 +95,27 @@ impl Reply {
         check_schemas(&functions)?;
         let calls = WrittenCalls::new(&options.tool_format, &functions, options.parallel_tool_calls);
         let calls = calls.map_err(|reason| wrong_choice(options, &reason))?;
-        // Where an answer may be free, the grammar begins with the mark of calls.
-        let mark = Some(calls.mark).filter(|_| choice == AUTO && answer.is_none());
-        if mark == Some("") {
-            return invalid(format!(
-                "expected required or none where calls are enforced (strict, or parallel_tool_calls false) in the format {}, found auto",
-                options.tool_format
-            ));
-        }
-        let header = answer.as_ref().map_or("", |answer| answer.header);
-        let answer = answer.and_then(|answer| answer.answer);
-        let source = Source { answer, header, calls: Some(calls), after_mark: mark.is_some() };
-        Ok(Reply { source: Some(source), mark, ..reply })
+        let openings = calls.opening.iter().chain(&calls.others);
+        let refused = openings.filter(|opening| opening.in_reasoning).map(|opening| opening.mark).collect();
+        let mut reply = Reply { refused, ..reply };
+        let auto = match calls.opening {
+            _ if choice != AUTO || answer.is_some() => Auto::None,
+            None => Auto::Messages,
+            Some(enforced) => {
+                reply.free = Some(CallMarks { enforced, others: calls.others.clone() });
+                if enforced.first { Auto::None } else { Auto::AfterMark }
+            }
+        };
+        let header = answer_header(options)?;
+        reply.source = Some(Source { answer, header, calls: Some(calls), auto });
+        Ok(reply)
     }
+}
+
+/// What is written before the text of an answer.
+fn answer_header(options: &GenerateOptions) -> Result<&'static str> {
+    let formats = OutputFormats::new(&options.tool_format, &options.reasoning_format)?;
+    Ok(formats.map_or("", |formats| formats.answer_header()))
 }
 
 /// Refuses schemas that are not enforced, by the names of their functions.

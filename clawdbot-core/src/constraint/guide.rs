@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::free::{CallMarks, Found, Free};
 use super::grammar::Grammar;
 use super::mask::Mask;
 use super::matcher::{Accepted, Matcher};
@@ -15,11 +16,13 @@ const MAX_SPACES: usize = 4;
 const MAX_REFUSED: usize = 3;
 
 /// Where the constrained text begins.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Lead {
     pub(crate) reasoning: Option<ReasoningMarks>,
-    /// The text before is free, and the constrained text begins after this mark, if it comes.
-    pub(crate) mark: Option<&'static str>,
+    /// The text before is free, and the constrained text begins with the calls that these begin, if they come.
+    pub(crate) free: Option<CallMarks>,
+    /// What ends reasoning with calls that are not enforced.
+    pub(crate) refused: Vec<&'static str>,
 }
 
 /// Where a text is.
@@ -31,8 +34,8 @@ enum Stage {
     Reasoning { tail: Vec<u8>, closing: usize },
     /// After reasoning and so many tokens of white space.
     Spaces(usize),
-    /// In free text, whose mark may begin in `tail`. `reasons`: in its reasoning; `begun`: there is more than white space.
-    Free { tail: Vec<u8>, reasons: bool, begun: bool },
+    /// In free text.
+    Free(Free),
     /// In the constrained text.
     Text,
 }
@@ -76,7 +79,7 @@ impl Guide {
             !ids.is_empty() && text.trim_ascii_start() == mark.as_bytes().trim_ascii_start()
         };
         let (mut opens, mut close) = (Vec::new(), Vec::new());
-        if let Some(reasoning) = lead.reasoning.filter(|_| lead.mark.is_none()) {
+        if let Some(reasoning) = lead.reasoning.filter(|_| lead.free.is_none()) {
             for &open in reasoning.open {
                 let ids = encode(open)?;
                 // What the tokens do not spell does not come.
@@ -93,16 +96,12 @@ impl Guide {
                 return Err(Error::new(ErrorKind::InvalidTokenizer, message).with("expected", mark));
             }
         }
-        let stage = match lead {
-            Lead { mark: Some(_), reasoning } => {
-                let reasons = reasoning.is_some_and(|reasoning| reasoning.opened);
-                Stage::Free { tail: Vec::new(), reasons, begun: reasons }
-            }
-            Lead { reasoning: Some(ReasoningMarks { opened: true, .. }), .. } => {
-                Stage::Reasoning { tail: Vec::new(), closing: 0 }
-            }
-            Lead { reasoning: Some(_), .. } if !opens.is_empty() => Stage::Opening { at: 0, text: true },
-            _ => Stage::Text,
+        let opened = lead.reasoning.is_some_and(|reasoning| reasoning.opened);
+        let stage = match lead.free {
+            Some(_) => Stage::Free(Free::new(opened)),
+            None if opened => Stage::Reasoning { tail: Vec::new(), closing: 0 },
+            None if !opens.is_empty() => Stage::Opening { at: 0, text: true },
+            None => Stage::Text,
         };
         let mask = Mask::new(grammar.vocabulary().len());
         let mut guide = Guide {
@@ -141,7 +140,7 @@ impl Guide {
                 );
                 Err(Error::invalid_argument(message).with("needed", needed).with("max_tokens", left))
             }
-            Stage::Free { .. } => Ok(()),
+            Stage::Free(_) => Ok(()),
         }
     }
 
@@ -152,7 +151,7 @@ impl Guide {
     pub(crate) fn mask(&mut self, left: usize) -> Result<Option<&Mask>> {
         match self.stage.clone() {
             Stage::Text => return self.matcher.mask(Some(left)).map(Some),
-            Stage::Free { .. } => {
+            Stage::Free(_) => {
                 if self.refused.is_empty() {
                     return Ok(None);
                 }
@@ -239,13 +238,25 @@ impl Guide {
             Stage::Reasoning { mut tail, closing } => {
                 let close = self.lead.reasoning.map_or("", |reasoning| reasoning.close);
                 let before = tail.len();
-                match self.rest_after(&mut tail, token, close) {
-                    Some(rest) => {
-                        self.enter(&rest, left, Stage::Reasoning { tail: tail[..before].to_vec(), closing })
+                tail.extend(self.grammar.vocabulary().text_of(token));
+                let end = place_of(&tail, close);
+                let first =
+                    |mark: &&str| place_of(&tail, mark).is_some_and(|at| end.is_none_or(|end| at < end));
+                if self.lead.refused.iter().any(first) {
+                    tail.truncate(before);
+                    self.stage = Stage::Reasoning { tail, closing };
+                    return Ok(Accepted::Refused);
+                }
+                match end {
+                    Some(end) => {
+                        let rest = tail[end + close.len()..].to_vec();
+                        tail.truncate(before);
+                        self.enter(&rest, left, Stage::Reasoning { tail, closing })
                     }
                     None => {
                         let closing = if self.forced { closing + 1 } else { 0 };
-                        keep_tail(&mut tail, close.len());
+                        let marks = self.lead.refused.iter().map(|mark| mark.len());
+                        keep_tail(&mut tail, marks.fold(close.len(), usize::max));
                         self.stage = Stage::Reasoning {
                             tail,
                             closing: closing.min(self.close.len().saturating_sub(1)),
@@ -266,38 +277,24 @@ impl Guide {
                 }
                 Ok(accepted)
             }
-            Stage::Free { mut tail, mut reasons, mut begun } => {
-                let before = tail.len();
-                let (close, open) =
-                    self.lead.reasoning.map_or(("", &[][..]), |reasoning| (reasoning.close, reasoning.open));
-                if reasons {
-                    if self.rest_after(&mut tail, token, close).is_some() {
-                        (reasons, tail) = (false, Vec::new());
+            Stage::Free(free) => {
+                let mut after = free.clone();
+                let text = self.grammar.vocabulary().text_of(token);
+                let found = match &self.lead.free {
+                    Some(marks) => after.take(&text, marks, self.lead.reasoning),
+                    None => Found::Text,
+                };
+                match found {
+                    Found::Calls(rest) => self.enter(&rest, left, Stage::Free(free)),
+                    Found::Text => {
+                        self.stage = Stage::Free(after);
+                        Ok(Accepted::Yes)
                     }
-                    keep_tail(&mut tail, close.len());
-                    self.stage = Stage::Free { tail, reasons, begun };
-                    return Ok(Accepted::Yes);
-                }
-                let mark = self.lead.mark.unwrap_or_default();
-                if let Some(rest) = self.rest_after(&mut tail, token, mark) {
-                    tail.truncate(before);
-                    return self.enter(&rest, left, Stage::Free { tail, reasons, begun });
-                }
-                if !begun {
-                    let text = tail.trim_ascii_start();
-                    let white = tail.len() - text.len();
-                    reasons = open.iter().any(|open| text.starts_with(open.as_bytes()));
-                    begun = reasons
-                        || !(text.is_empty() || open.iter().any(|open| open.as_bytes().starts_with(text)));
-                    if !text.is_empty() {
-                        tail.drain(..white);
+                    Found::Others => {
+                        self.stage = Stage::Free(free);
+                        Ok(Accepted::Refused)
                     }
                 }
-                if begun || tail.iter().all(u8::is_ascii_whitespace) {
-                    keep_tail(&mut tail, mark.len());
-                }
-                self.stage = Stage::Free { tail, reasons, begun };
-                Ok(Accepted::Yes)
             }
         }
     }
@@ -329,7 +326,8 @@ impl Guide {
     /// Bytes that it keeps.
     pub(crate) fn bytes(&self) -> usize {
         let tail = match &self.stage {
-            Stage::Reasoning { tail, .. } | Stage::Free { tail, .. } => tail.len(),
+            Stage::Reasoning { tail, .. } => tail.len(),
+            Stage::Free(free) => free.bytes(),
             Stage::Opening { .. } | Stage::Spaces(_) | Stage::Text => 0,
         };
         self.matcher.bytes() + 4 * self.mask.words().len() + tail
@@ -340,17 +338,10 @@ impl Guide {
         open.len() > at
     }
 
-    /// Adds the text of `token` to `tail`. What comes after `mark`, if it ends there.
-    fn rest_after(&self, tail: &mut Vec<u8>, token: u32, mark: &str) -> Option<Vec<u8>> {
-        tail.extend(self.grammar.vocabulary().text_of(token));
-        let at = tail.windows(mark.len().max(1)).position(|window| window == mark.as_bytes())?;
-        Some(tail[at + mark.len()..].to_vec())
-    }
-
     /// Begins the constrained text with `rest`, the end of `token`; where that is not allowed, it is as `before`.
     fn enter(&mut self, rest: &[u8], left: usize, before: Stage) -> Result<Accepted> {
         let spaces =
-            self.lead.mark.is_none() && self.lead.reasoning.is_some_and(|reasoning| reasoning.spaces);
+            self.lead.free.is_none() && self.lead.reasoning.is_some_and(|reasoning| reasoning.spaces);
         let rest = if spaces { rest.trim_ascii_start() } else { rest };
         self.matcher = Matcher::new(&self.grammar, &self.ends, true)?;
         let fits = match rest.is_empty() {
@@ -371,6 +362,11 @@ impl Guide {
             self.mask.set(token, false);
         }
     }
+}
+
+/// Where `mark` is in `text`.
+fn place_of(text: &[u8], mark: &str) -> Option<usize> {
+    text.windows(mark.len().max(1)).position(|window| window == mark.as_bytes())
 }
 
 /// Keeps what a mark of `length` bytes may begin in.

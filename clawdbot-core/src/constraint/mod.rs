@@ -9,6 +9,7 @@
 mod check;
 mod closing;
 mod forced;
+mod free;
 mod grammar;
 mod guard;
 mod guide;
@@ -23,20 +24,21 @@ mod spec;
 mod vocabulary;
 
 pub use check::Constraint;
+pub(crate) use free::CallMarks;
 pub use grammar::Grammar;
 pub use guide::Guide;
 pub(crate) use guide::Lead;
 pub use lazy::LazyVocabulary;
 pub use mask::Mask;
 pub use matcher::{Accepted, Matcher};
-pub(crate) use source::Source;
+pub(crate) use source::{Auto, Source};
 pub use spec::ConstraintSpec;
 pub use vocabulary::Vocabulary;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
-mod tests_calls;
+pub(crate) mod tests_calls;
 #[cfg(test)]
 mod tests_guide;
 #[cfg(test)]

@@ -22,8 +22,20 @@ pub(crate) struct Source {
     /// What is written before the answer.
     pub(crate) header: &'static str,
     pub(crate) calls: Option<WrittenCalls>,
-    /// Whether the mark of the calls is read already.
-    pub(crate) after_mark: bool,
+    /// How a text may be that has both free text and calls.
+    pub(crate) auto: Auto,
+}
+
+/// How free text and calls go together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Auto {
+    /// There is no free text.
+    #[default]
+    None,
+    /// The free text is read already, with the mark that begins calls.
+    AfterMark,
+    /// The answer is a message of free text, and messages may come before it and before calls.
+    Messages,
 }
 
 impl Source {
@@ -34,6 +46,10 @@ impl Source {
         if let Some(calls) = &self.calls {
             ends.push(calls.close);
             open.push(&calls.rest);
+            if self.auto == Auto::Messages {
+                ends.push(self.header);
+                open.push(&calls.before);
+            }
         }
         while let Some(parts) = open.pop() {
             for (at, part) in parts.iter().enumerate() {
@@ -98,7 +114,7 @@ impl Source {
 
 impl From<ConstraintSpec> for Source {
     fn from(spec: ConstraintSpec) -> Self {
-        Source { answer: Some(spec), header: "", calls: None, after_mark: false }
+        Source { answer: Some(spec), header: "", calls: None, auto: Auto::None }
     }
 }
 
@@ -123,16 +139,22 @@ impl Source {
         let mut lark = Lark { vocabulary, terminals: String::new(), count: 0, schemas: Vec::new() };
         let mut starts = Vec::new();
         if let Some(calls) = &self.calls {
-            let open = if self.after_mark { calls.open.strip_prefix(calls.mark) } else { Some(calls.open) };
-            let open = Part::Text(open.unwrap_or(calls.open).to_owned());
+            let mark =
+                calls.opening.filter(|_| self.auto == Auto::AfterMark).map_or("", |opening| opening.mark);
+            let open = Part::Text(calls.open.strip_prefix(mark).unwrap_or(calls.open).to_owned());
             starts.push(lark.sequence([&open].into_iter().chain(&calls.rest))?);
         }
         if answer.is_some() {
             starts.push(format!("{} @{ANSWER}", lark.text(self.header)));
         }
+        let mut start = starts.join(" | ");
+        if let Some(calls) = self.calls.as_ref().filter(|_| self.auto == Auto::Messages) {
+            let free = lark.free(&calls.marks);
+            let (header, before) = (lark.text(self.header), lark.sequence(&calls.before)?);
+            start = format!("{before}* ({start} | {header} {free}?)");
+        }
         let mut grammar = TopLevelGrammar::from_lark(format!(
-            "%llguidance {{\"allow_invalid_utf8\": true}}\nstart: {}\n{}",
-            starts.join(" | "),
+            "%llguidance {{\"allow_invalid_utf8\": true}}\nstart: {start}\n{}",
             lark.terminals
         ));
         if let Some(mut first) = answer.and_then(|answer| answer.grammars.into_iter().next()) {
@@ -193,15 +215,13 @@ impl Lark<'_> {
             }
             Part::Pattern(pattern) => format!("/{pattern}/"),
             Part::Until { never, end } => {
-                let never: Vec<String> = never.iter().map(|text| literal(text)).collect();
-                // Texts are in characters here, though marks are not.
-                let never = format!("/(?us:.*({}).*)/", never.join("|"));
+                let never = without(never);
                 let end = pieces(end, self.vocabulary).map(|piece| match piece {
                     Piece::Text(text) => format!("(?u:{})", literal(text)),
                     Piece::Mark(id) => mark_pattern(id),
                 });
                 let end = end.collect::<String>();
-                self.terminal(&format!("(/(?us:.*)/ & ~{never}) /{end}/"))
+                self.terminal(&format!("(/(?us:.*)/ & {never}) /{end}/"))
             }
             Part::One(ways) => {
                 let ways = ways.iter().map(|way| self.sequence(way)).collect::<Result<Vec<_>>>()?;
@@ -213,6 +233,11 @@ impl Lark<'_> {
                 format!("{item} ({between} {item})*")
             }
         })
+    }
+
+    /// A text of at least a character without `never`.
+    fn free(&mut self, never: &[&str]) -> String {
+        self.terminal(&format!("/(?us:.+)/ & {}", without(never)))
     }
 
     /// `text` with its marks as special tokens.
@@ -236,6 +261,13 @@ impl Lark<'_> {
         self.terminals.push_str(&format!("{name}: {definition}\n"));
         name
     }
+}
+
+/// What matches texts that have none of `never`.
+fn without(never: &[&str]) -> String {
+    let never: Vec<String> = never.iter().map(|text| literal(text)).collect();
+    // Texts are in characters here, though marks are not.
+    format!("~/(?us:.*({}).*)/", never.join("|"))
 }
 
 /// A regular expression for the special token `id`.

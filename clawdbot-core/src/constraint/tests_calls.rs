@@ -6,16 +6,16 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::tests::{Random, tokenizer_with};
-use super::{Accepted, Grammar, Matcher, Source, Vocabulary};
+use super::{Accepted, Auto, Grammar, Matcher, Source, Vocabulary};
 use crate::output::{
     Function, OutputFormats, Piece, TOOL_FORMAT_NAMES, ToolCall, Tools, WrittenCalls, functions,
 };
 
-const END: u32 = 0;
+pub(crate) const END: u32 = 0;
 /// Names of formats that are none.
 const NOT_ENFORCED: [&str; 2] = ["auto", "none"];
 
-fn tools() -> Value {
+pub(crate) fn tools() -> Value {
     let tool = |name: &str, parameters: Value| json!({"type": "function", "function": {"name": name, "parameters": parameters}});
     json!([
         tool(
@@ -61,7 +61,7 @@ fn tools() -> Value {
 }
 
 /// Whether `arguments` are what the schemas above say.
-fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
+pub(crate) fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
     let has = |key: &str, is: &dyn Fn(&Value) -> bool| arguments.get(key).is_none_or(is);
     let only = |keys: &[&str]| arguments.keys().all(|key| keys.contains(&key.as_str()));
     match name {
@@ -98,7 +98,7 @@ fn valid(name: &str, arguments: &Map<String, Value>) -> bool {
 }
 
 /// Texts that would end or cut calls, but for quotes.
-const MARKS: [&str; 13] = [
+pub(crate) const MARKS: [&str; 13] = [
     "</function>",
     "</parameter>",
     "\n<parameter=text>",
@@ -183,7 +183,7 @@ fn read(format: &str, text: &str) -> Vec<ToolCall> {
     calls
 }
 
-fn vocabulary(calls: &WrittenCalls, special: bool) -> Arc<Vocabulary> {
+pub(crate) fn vocabulary(calls: &WrittenCalls, special: bool) -> Arc<Vocabulary> {
     let mut marks = calls.marks.clone();
     marks.retain(|mark| mark.len() > 3 && !mark.contains(' '));
     marks.sort_unstable();
@@ -215,7 +215,7 @@ fn ways_to_complete_calls_are_found_in_any_state() {
             let function = Function { name: "f".into(), parameters };
             let calls = WrittenCalls::new(format, &[function], true).expect("enforced");
             let vocabulary = vocabulary(&calls, true);
-            let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+            let source = Source { answer: None, header: "", calls: Some(calls), auto: Auto::None };
             let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
             let most = Matcher::new(&grammar, &[END], false).expect("a matcher");
             let most = { most }.shortest_completion_tokens().expect("a way");
@@ -238,7 +238,7 @@ fn what_is_written_is_read_back() {
                 let calls = WrittenCalls::new(format, &list(), parallel).expect("enforced");
                 let vocabulary = vocabulary(&calls, special);
                 let marks = [&MARKS[..], &calls.marks].concat();
-                let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+                let source = Source { answer: None, header: "", calls: Some(calls), auto: Auto::None };
                 let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect(format));
                 for round in 0..12 {
                     let matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
@@ -272,7 +272,7 @@ fn accepts(format: &str, parameters: &Value, text: &str) -> bool {
     let function = Function { name: "f".into(), parameters: parameters.clone() };
     let calls = WrittenCalls::new(format, &[function], true).expect("enforced");
     let vocabulary = vocabulary(&calls, false);
-    let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+    let source = Source { answer: None, header: "", calls: Some(calls), auto: Auto::None };
     let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
     let mut matcher = Matcher::new(&grammar, &[END], false).expect("a matcher");
     for byte in text.bytes() {
@@ -390,7 +390,7 @@ fn errors_of_schemas_in_calls_have_their_place() {
     let function = Function { name: "f".into(), parameters: schema };
     let calls = WrittenCalls::new("hermes", &[function], true).expect("enforced");
     let vocabulary = vocabulary(&calls, false);
-    let source = Source { answer: None, header: "", calls: Some(calls), after_mark: false };
+    let source = Source { answer: None, header: "", calls: Some(calls), auto: Auto::None };
     let error = Grammar::compile_source(&source, &vocabulary).expect_err("refused");
     assert!(
         error.message().starts_with("tools: oneOf at \"#/properties/a\": expected alternatives"),

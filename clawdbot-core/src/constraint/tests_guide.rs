@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::tests::{Random, tokenizer_with};
-use super::{Accepted, ConstraintSpec, Grammar, Guide, Lead, Source, Vocabulary};
+use super::{Accepted, Auto, CallMarks, ConstraintSpec, Grammar, Guide, Lead, Source, Vocabulary};
 use crate::error::ErrorKind;
 use crate::output::{Function, ReasoningMarks, WrittenCalls};
 
@@ -24,7 +24,18 @@ fn guide(source: Source, special: &[&str], lead: Lead) -> (Guide, Arc<Vocabulary
 }
 
 fn reasoning(opened: bool) -> ReasoningMarks {
-    ReasoningMarks { open: &["<think>"], close: "</think>", opened, spaces: true }
+    ReasoningMarks {
+        open: &["<think>"],
+        close: "</think>",
+        opened,
+        spaces: true,
+        anywhere: false,
+        dropped: &[],
+    }
+}
+
+fn after(reasoning: ReasoningMarks) -> Lead {
+    Lead { reasoning: Some(reasoning), ..Lead::default() }
 }
 
 /// Writes at most `most` tokens: `prefers` says which to take, and random ones otherwise. Ends where the text ends.
@@ -77,7 +88,7 @@ fn what_comes_after_reasoning_is_complete_when_nothing_is_left() {
     for special in [&["<think>", "</think>"][..], &[]] {
         for opened in [true, false] {
             for seed in 0..40 {
-                let lead = Lead { reasoning: Some(reasoning(opened)), mark: None };
+                let lead = after(reasoning(opened));
                 let (mut guide, vocabulary) = guide(schema().into(), special, lead);
                 let most = 40 + 3 * usize::try_from(seed).unwrap();
                 guide.check(most).expect("room");
@@ -103,7 +114,7 @@ fn what_comes_after_reasoning_is_complete_when_nothing_is_left() {
 
 #[test]
 fn too_little_room_is_refused() {
-    let lead = Lead { reasoning: Some(reasoning(true)), mark: None };
+    let lead = after(reasoning(true));
     let (mut guide, _) = guide(schema().into(), &[], lead);
     let error = guide.check(8).expect_err("no room");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
@@ -112,14 +123,23 @@ fn too_little_room_is_refused() {
     assert!(guide.check(needed - 1).is_err());
 }
 
-fn calls(after_mark: bool) -> Source {
+fn hermes() -> WrittenCalls {
     let function = Function {
         name: "f".into(),
         parameters: json!({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
             "additionalProperties": false}),
     };
-    let calls = WrittenCalls::new("hermes", &[function], false).expect("enforced");
-    Source { answer: None, header: "", calls: Some(calls), after_mark }
+    WrittenCalls::new("hermes", &[function], false).expect("enforced")
+}
+
+fn calls() -> Source {
+    Source { answer: None, header: "", calls: Some(hermes()), auto: Auto::AfterMark }
+}
+
+/// After free text.
+fn free(reasoning: Option<ReasoningMarks>) -> Lead {
+    let WrittenCalls { opening, others, .. } = hermes();
+    Lead { reasoning, free: Some(CallMarks { enforced: opening.expect("one"), others }), refused: Vec::new() }
 }
 
 #[test]
@@ -128,8 +148,8 @@ fn calls_begin_within_free_text() {
     for special in [&["<tool_call>", "</tool_call>", "<think>", "</think>"][..], &[]] {
         for opened in [true, false] {
             for seed in 0..20 {
-                let lead = Lead { reasoning: Some(reasoning(opened)), mark: Some("<tool_call>") };
-                let (mut guide, vocabulary) = guide(calls(true), special, lead);
+                let lead = free(Some(reasoning(opened)));
+                let (mut guide, vocabulary) = guide(calls(), special, lead);
                 let ids = |text: &str| vocabulary.tokenizer().encode(text, false.into()).expect("encodes");
                 // A mark in reasoning is none.
                 let wanted = match opened {
@@ -166,8 +186,8 @@ fn marks_that_tokens_do_not_spell_are_refused() {
     let vocabulary = super::tests::vocabulary();
     let grammar = Arc::new(Grammar::compile_source(&source, &vocabulary).expect("compiles"));
     let new = |open: &'static [&'static str], close| {
-        let reasoning = ReasoningMarks { open, close, opened: false, spaces: true };
-        Guide::new(&grammar, &[END], true, Lead { reasoning: Some(reasoning), mark: None })
+        let reasoning = ReasoningMarks { open, close, ..reasoning(false) };
+        Guide::new(&grammar, &[END], true, after(reasoning))
     };
     assert!(new(&["<think>"], "</think>").is_ok());
     let error = new(&["<think>"], "").expect_err("refused");
@@ -178,8 +198,8 @@ fn marks_that_tokens_do_not_spell_are_refused() {
 
 #[test]
 fn white_space_before_free_text_is_not_kept() {
-    let lead = Lead { reasoning: Some(reasoning(false)), mark: Some("<tool_call>") };
-    let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);
+    let lead = free(Some(reasoning(false)));
+    let (mut guide, vocabulary) = guide(calls(), &["<tool_call>", "</tool_call>"], lead);
     let write = |guide: &mut Guide, text: &str, left: usize| {
         for id in vocabulary.tokenizer().encode(text, false.into()).expect("encodes") {
             assert_eq!(guide.accept(id, left).expect("allowed"), Accepted::Yes);
@@ -196,8 +216,8 @@ fn white_space_before_free_text_is_not_kept() {
 
 #[test]
 fn a_call_that_would_not_fit_does_not_begin() {
-    let lead = Lead { reasoning: None, mark: Some("<tool_call>") };
-    let (mut guide, vocabulary) = guide(calls(true), &["<tool_call>", "</tool_call>"], lead);
+    let lead = free(None);
+    let (mut guide, vocabulary) = guide(calls(), &["<tool_call>", "</tool_call>"], lead);
     let open = vocabulary.tokenizer().token_to_id("<tool_call>").unwrap();
     assert!(guide.mask(10).expect("free").is_none());
     assert_eq!(guide.accept(open, 10).expect("runs"), Accepted::Refused);

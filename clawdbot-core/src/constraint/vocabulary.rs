@@ -177,7 +177,7 @@ impl Vocabulary {
     }
 
     /// The text of `token`, also of a special token.
-    pub(super) fn text_of(&self, token: u32) -> Vec<u8> {
+    pub(crate) fn text_of(&self, token: u32) -> Vec<u8> {
         let special = || self.tokenizer.id_to_token(token).unwrap_or_default().into_bytes();
         match self.token(token, false) {
             [] => special(),

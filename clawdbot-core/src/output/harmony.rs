@@ -7,6 +7,7 @@ use super::marks::{At, EndSearch, at};
 use super::preview::Preview;
 use super::tools::Tools;
 use super::value::{begin_object, object};
+use super::writing::Part;
 
 const START: &str = "<|start|>";
 const CHANNEL: &str = "<|channel|>";
@@ -19,14 +20,26 @@ const CONSTRAIN: &str = "<|constrain|>";
 /// Its marks, all of them special tokens.
 pub(crate) const MARKS: &[&str] = &[START, CHANNEL, MESSAGE, END, CALL, RETURN, CONSTRAIN];
 
+/// Those without which there is no header of a call.
+pub(super) const HEADER_MARKS: &[&str] = &[CHANNEL, MESSAGE];
+
 /// The beginning of the reasoning's message, as models write it.
 pub(super) const ANALYSIS: &str = "<|channel|>analysis<|message|>";
 /// The end of the reasoning's message, with the beginning of the next one.
 pub(super) const NEXT: &str = "<|end|><|start|>assistant";
 /// The beginning of the answer's message, as models write it.
 pub(super) const FINAL: &str = "<|channel|>final<|message|>";
+/// The beginning of a message that says what comes next, as models write it.
+const PREAMBLE: &str = "<|channel|>commentary<|message|>";
 /// How a prompt ends that has begun a message.
 const OPENED: &str = "<|start|>assistant";
+
+/// Messages that may come before an answer or a call, each with the beginning of the next one.
+pub(super) fn messages_before() -> Vec<Part> {
+    let message = |open| vec![Part::text(open), Part::Until { never: MARKS.to_vec(), end: NEXT }];
+    vec![Part::One(vec![message(ANALYSIS), message(PREAMBLE)])]
+}
+
 /// Most bytes of a header.
 const MAX_HEADER: usize = 1024;
 const MAX_WARNINGS: usize = 16;

@@ -28,14 +28,14 @@ pub(crate) use call::{Piece, place_after};
 pub use call::{ToolCall, ToolCallDelta};
 pub(crate) use harmony::MARKS as HARMONY_MARKS;
 pub(crate) use parser::{OutputFormats, OutputParser, ReasoningMarks};
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use table::output_examples;
 pub(crate) use table::{
     AUTO, NONE, REASONING_FORMAT_NAMES, TOOL_FORMAT_NAMES, reasoning_format_of, tool_format_of,
 };
 pub(crate) use tools::Tools;
 pub(crate) use writing::{Function, Part, functions};
-pub(crate) use written::WrittenCalls;
+pub(crate) use written::{Opening, WrittenCalls};
 
 #[cfg(test)]
 mod tests;

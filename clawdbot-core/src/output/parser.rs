@@ -57,11 +57,13 @@ impl OutputFormats {
         if self.is_messages() {
             let open: &'static [&'static str] = &[ANALYSIS];
             let opened = tail.trim_end().ends_with(ANALYSIS);
-            return Some(ReasoningMarks { open, close: NEXT, opened, spaces: false });
+            let (anywhere, dropped) = (false, &[][..]);
+            return Some(ReasoningMarks { open, close: NEXT, opened, spaces: false, anywhere, dropped });
         }
         let format = self.reasoning?;
         let opened = format.opened_by(tail);
-        Some(ReasoningMarks { open: format.open, close: format.close, opened, spaces: true })
+        let ReasoningFormat { open, close, anywhere, dropped, .. } = *format;
+        Some(ReasoningMarks { open, close, opened, spaces: true, anywhere, dropped })
     }
 
     /// What is written before the text of an answer.
@@ -99,6 +101,10 @@ pub(crate) struct ReasoningMarks {
     pub(crate) opened: bool,
     /// Whether white space may come after it.
     pub(crate) spaces: bool,
+    /// As [`ReasoningFormat::anywhere`].
+    pub(crate) anywhere: bool,
+    /// As [`ReasoningFormat::dropped`].
+    pub(crate) dropped: &'static [&'static str],
 }
 
 /// Reads an output piece by piece: text, reasoning, calls. All that it gives, in order, is the output, but for marks and the spaces

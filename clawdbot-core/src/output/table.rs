@@ -4,7 +4,7 @@ use super::format::{Block, Grammar, ReasoningFormat, ToolFormat};
 use super::formats::{
     action, apertus, deepseek, function_tags, gemma, glm, invoke, json, kimi, llama, mistral, pythonic,
 };
-use super::harmony::MARKS;
+use super::harmony::{self, MARKS};
 use super::reasoning::REASONING_FORMATS;
 use super::writing::{Part, Writing};
 
@@ -15,9 +15,16 @@ const HARMONY: ToolFormat = ToolFormat {
     example: "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"a\": 1}<|call|>",
     template: &[&["<|channel|>", "functions."]],
     inner: &[],
-    writing: Writing::single("<|channel|>commentary to=functions.", "", "", |function| {
-        let open = Part::text(format!("{} <|constrain|>json<|message|>", function.name));
-        Ok(vec![open, Part::Json(function.parameters.clone())])
+    writing: Some(Writing {
+        open: "<|channel|>commentary to=functions.",
+        mark: "",
+        before: harmony::messages_before,
+        call: |function| {
+            let open = Part::text(format!("{} <|constrain|>json<|message|>", function.name));
+            Ok(vec![open, Part::Json(function.parameters.clone())])
+        },
+        between: None,
+        close: "",
     }),
     grammar: Grammar::Messages,
 };
@@ -102,7 +109,7 @@ pub(crate) fn reasoning_format_of(template: &str) -> &'static str {
 }
 
 /// Formats of calls and of reasoning that go together, with an output in them.
-#[cfg(feature = "fuzzing")]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn output_examples() -> impl Iterator<Item = (&'static str, &'static str, String)> {
     TOOL_FORMATS.iter().enumerate().map(|(at, tool)| {
         let others = REASONING_FORMATS.iter().filter(|format| !format.messages);

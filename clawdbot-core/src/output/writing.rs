@@ -43,8 +43,11 @@ pub(super) type Parts = Result<Vec<Part>, String>;
 pub(super) struct Writing {
     /// What comes before the first call.
     pub(super) open: &'static str,
-    /// The beginning of `open` after which nothing but calls may come; empty if such a mark may be in other text.
+    /// The mark that begins calls in a free text: the beginning of `open`, or of the first call if that is shorter. Empty if
+    /// free text and calls are messages.
     pub(super) mark: &'static str,
+    /// What may come before an answer or calls, any number of times.
+    pub(super) before: fn() -> Vec<Part>,
     pub(super) call: fn(&Function) -> Parts,
     /// What comes between calls; `None` if there is one call at most.
     pub(super) between: Option<&'static str>,
@@ -84,7 +87,7 @@ impl Writing {
         mark: &'static str,
         call: fn(&Function) -> Parts,
     ) -> Option<Self> {
-        Some(Writing { open, mark, call, between: Some(between), close })
+        Some(Writing { open, mark, before: Vec::new, call, between: Some(between), close })
     }
 
     /// One call at most.
@@ -94,7 +97,7 @@ impl Writing {
         mark: &'static str,
         call: fn(&Function) -> Parts,
     ) -> Option<Self> {
-        Some(Writing { open, mark, call, between: None, close })
+        Some(Writing { open, mark, before: Vec::new, call, between: None, close })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The calls that a format's grammar has: those of some functions, one or several.
 
 use super::call::RawCall;
+use super::format::{Block, Grammar, ToolFormat};
+use super::harmony::HEADER_MARKS;
 use super::table::{marks_of, tool_format};
 use super::writing::{Function, Part, Writing};
 
@@ -12,8 +14,12 @@ const MAX_FUNCTIONS: usize = 512;
 pub(crate) struct WrittenCalls {
     /// With what they begin.
     pub(crate) open: &'static str,
-    /// As [`Writing::mark`].
-    pub(crate) mark: &'static str,
+    /// As [`Writing::before`].
+    pub(crate) before: Vec<Part>,
+    /// What begins them in a free text; `None` if free text and calls are messages.
+    pub(crate) opening: Option<Opening>,
+    /// What begins calls that are written in another way.
+    pub(crate) others: Vec<Opening>,
     /// With what they end.
     pub(crate) close: &'static str,
     /// What follows `open`, `close` included.
@@ -54,9 +60,48 @@ impl WrittenCalls {
         if !writing.close.is_empty() {
             rest.push(Part::text(writing.close));
         }
-        let Writing { open, mark, close, .. } = writing;
-        Ok(WrittenCalls { open, mark, close, rest, marks: marks_of(format) })
+        let Writing { open, close, .. } = writing;
+        let (opening, others) = openings(format, writing.mark);
+        let (before, marks) = ((writing.before)(), marks_of(format));
+        Ok(WrittenCalls { open, before, opening, others, close, rest, marks })
     }
+}
+
+/// A mark that begins calls in a free text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Opening {
+    pub(crate) mark: &'static str,
+    /// Whether it counts only where no text came before it.
+    pub(crate) first: bool,
+    /// Whether it counts in reasoning, which it ends.
+    pub(crate) in_reasoning: bool,
+}
+
+/// What begins the calls of a format that begin with `mark`, and what begins others.
+fn openings(format: &ToolFormat, mark: &'static str) -> (Option<Opening>, Vec<Opening>) {
+    let Grammar::Blocks { blocks, .. } = format.grammar else {
+        // Reasoning is a message, which has no header in it.
+        let inside = |&mark| Opening { mark, first: false, in_reasoning: true };
+        return (None, HEADER_MARKS.iter().map(inside).collect());
+    };
+    let exact = blocks.iter().any(|block| block.open == mark);
+    let (same, others): (Vec<&Block>, Vec<&Block>) = blocks.iter().partition(|block| match exact {
+        true => block.open == mark,
+        false => block.open.starts_with(mark) || mark.starts_with(block.open),
+    });
+    // A mark around blocks counts where they do.
+    let which = if same.is_empty() { &others } else { &same };
+    let opening = Opening {
+        mark,
+        first: !same.is_empty() && same.iter().all(|block| block.first),
+        in_reasoning: which.iter().any(|block| block.ends_reasoning),
+    };
+    let others = others.into_iter().map(|block| Opening {
+        mark: block.open,
+        first: block.first,
+        in_reasoning: block.ends_reasoning,
+    });
+    (Some(opening), others.collect())
 }
 
 /// Refuses what a reader would not read back.

@@ -188,7 +188,7 @@ impl Session {
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let breakers = dry_breakers(loaded, options)?;
         let began = Instant::now();
-        let Reply { tools, source, mark } = reply;
+        let Reply { tools, source, free, refused } = reply;
         let constraints = &loaded.shared.constraints;
         let grammar = source
             .map(|source| constraints.grammar(source, loaded.text.as_ref(), loaded.runtime.budget()))
@@ -223,7 +223,7 @@ impl Session {
             let (ends, left) = (&resolved.ends(), (context - length).min(resolved.max_tokens as usize));
             let reasoning = text.as_ref().and_then(JobText::reasoning_marks);
             let follows = text.as_ref().is_some_and(JobText::follows);
-            let guide = Guide::new(&grammar, ends, follows, Lead { reasoning, mark })?;
+            let guide = Guide::new(&grammar, ends, follows, Lead { reasoning, free, refused })?;
             Constrained::new(guide, ends, left, began).map(Box::new)
         });
         let constrained = constrained.transpose()?;

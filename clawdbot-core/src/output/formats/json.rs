@@ -131,7 +131,7 @@ pub(in crate::output) const XLAM: ToolFormat = ToolFormat {
     example: r#"[{"name": "f", "arguments": {"a": 1}}]"#,
     template: &[&["Output the function call in the format", "[{\"name\":"], &["xLAM"]],
     inner: &[],
-    writing: Writing::blocks(["[", ", ", "]"], "", with_arguments),
+    writing: Writing::blocks(["[", ", ", "]"], "[", with_arguments),
     grammar: Grammar::Blocks {
         blocks: &[
             Block::whole("[", read, value::begin_calls),

@@ -56,7 +56,7 @@ pub(in crate::output) const LLAMA3: ToolFormat = ToolFormat {
     example: r#"{"name": "f", "parameters": {"a": 1}}"#,
     template: &[&["<|python_tag|>"], &["Respond in the format {\"name\": function name"]],
     inner: &[],
-    writing: Writing::single("", "", "", with_parameters),
+    writing: Writing::single("", "", "{", with_parameters),
     grammar: Grammar::Blocks {
         blocks: &[
             Block {

@@ -314,7 +314,7 @@ pub(in crate::output) const PYTHONIC: ToolFormat = ToolFormat {
     example: "[f(a=1), g(b=\"x\")]",
     template: &[&["<|python_start|>"]],
     inner: &[],
-    writing: Writing::blocks(["[", ", ", "]"], "", write),
+    writing: Writing::blocks(["[", ", ", "]"], "[", write),
     grammar: Grammar::Blocks {
         blocks: &[
             between("<|python_start|>", "<|python_end|>").special(),
