@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-use clawdbot_core::{LogLevel, Model, ModelOptions, Result, Runtime, Source};
+use clawdbot_core::{LogLevel, Model, ModelOptions, Result, Runtime, RuntimeOptions, Source};
 
 use crate::args::{CommonArgs, OutputArgs, RuntimeArgs};
 use crate::hub::source;
@@ -13,7 +13,16 @@ use crate::progress::watch;
 impl RuntimeArgs {
     /// A runtime with these options. Its warnings go to stderr.
     pub(crate) fn runtime(&self, output: &OutputArgs) -> Result<Runtime> {
-        let options = self.options()?;
+        self.runtime_with(output, |options| options)
+    }
+
+    /// As [`RuntimeArgs::runtime`], with its options as `change` makes them.
+    pub(crate) fn runtime_with(
+        &self,
+        output: &OutputArgs,
+        change: impl FnOnce(RuntimeOptions) -> RuntimeOptions,
+    ) -> Result<Runtime> {
+        let options = change(self.options()?);
         if output.quiet {
             return Runtime::new(&options);
         }

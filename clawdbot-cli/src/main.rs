@@ -1,4 +1,4 @@
-//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench, evaluate; completions and manual pages.
+//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench, evaluate, serve; completions and manual pages.
 //!
 //! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage, 130
 //! interrupted.
@@ -19,6 +19,7 @@ mod output;
 mod pack;
 mod progress;
 mod report;
+mod serve;
 mod shell;
 mod stdin;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Pack(args) => pack::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Evaluate(args) => evaluate::run(args),
+        Command::Serve(args) => serve::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     });

@@ -14,6 +14,7 @@ const SOURCES: &[&str] = &[
     "clawdbot-kernels/src",
     "clawdbot-core/src",
     "clawdbot-hub/src",
+    "clawdbot-server/src",
     "clawdbot-cli/src",
     "clawdbot-capi/src",
 ];

@@ -79,6 +79,21 @@ const CRATES: &[Crate] = &[
             &["bench_support", "fuzz_support", "layer_trace"],
         ],
     },
+    Crate {
+        source: "clawdbot-server/src",
+        layers: &[
+            &["fields", "ids", "settings"],
+            &["fault"],
+            &["body"],
+            &["app"],
+            &["prompt"],
+            &["answers"],
+            &["sse"],
+            &["health", "metrics", "native", "openai"],
+            &["router"],
+            &["listen"],
+        ],
+    },
 ];
 
 /// Fails with every use of a module by a lower one, and every circle between files.

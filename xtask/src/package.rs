@@ -5,8 +5,14 @@ use std::path::Path;
 use crate::command::{cargo, target};
 
 /// In the order in which they are published.
-const PACKAGES: &[&str] =
-    &["clawdbot-kernels", "clawdbot-hub", "clawdbot-core", "clawdbot-cli", "clawdbot-capi"];
+const PACKAGES: &[&str] = &[
+    "clawdbot-kernels",
+    "clawdbot-hub",
+    "clawdbot-core",
+    "clawdbot-server",
+    "clawdbot-cli",
+    "clawdbot-capi",
+];
 
 /// The most that crates.io takes, in bytes.
 const MOST_BYTES: u64 = 10 << 20;

@@ -14,8 +14,14 @@ const TARGETS: &[&str] = &[
 ];
 
 /// With their tests, and with the hub.
-const PACKAGES: &[&str] =
-    &["clawdbot-kernels", "clawdbot-hub", "clawdbot-core", "clawdbot-cli", "clawdbot-capi"];
+const PACKAGES: &[&str] = &[
+    "clawdbot-kernels",
+    "clawdbot-hub",
+    "clawdbot-core",
+    "clawdbot-server",
+    "clawdbot-cli",
+    "clawdbot-capi",
+];
 
 /// Checks every target. Needs `rustup`, which installs the standard libraries that are missing.
 pub(crate) fn run(root: &Path) -> Result<(), String> {

@@ -11,6 +11,7 @@ mod inspect;
 mod load;
 mod options;
 mod pack;
+mod serve;
 mod shell;
 pub(crate) mod texts;
 mod values;
@@ -26,6 +27,7 @@ pub(crate) use inspect::InspectArgs;
 pub(crate) use load::{CommonArgs, HubArgs, LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
 pub(crate) use pack::{PackArgs, Packing};
+pub(crate) use serve::ServeArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use texts::Given;
 
@@ -44,6 +46,7 @@ Examples:
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
   clawdbot evaluate DIR --weights int4               how good a model is with a weight type
+  clawdbot serve DIR                                 a server for OpenAI's clients, on http://127.0.0.1:8080
 
 A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
 of a split one), or a packed file. Or it is named: OWNER/NAME on Hugging Face, OWNER/NAME:Q4_K_M for a GGUF file there, or
@@ -77,6 +80,8 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Measure how good a model is with a weight type
     Evaluate(EvaluateArgs),
+    /// Serve a model over HTTP: OpenAI's interface, and the library's own
+    Serve(ServeArgs),
     /// Print a script that completes commands and options in a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -94,7 +99,7 @@ impl Command {
             Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.common.output.json,
             Command::Evaluate(args) => args.output.json,
-            Command::Completions(_) | Command::Man(_) => false,
+            Command::Serve(_) | Command::Completions(_) | Command::Man(_) => false,
         }
     }
 }

@@ -1,0 +1,41 @@
+//! Language models over HTTP: clawdbot's own interface, and OpenAI's.
+//!
+//! ```no_run
+//! use clawdbot_core::{Driver, ModelPool, PoolModel, Runtime, RuntimeOptions, Source};
+//! use clawdbot_server::{App, Settings, serve};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let runtime = Runtime::new(&RuntimeOptions::default().driver(Driver::Thread))?;
+//! let pool = ModelPool::new(&runtime)?;
+//! pool.add("stories", PoolModel::new(Source::Builtin, Default::default()))?;
+//! let app = App::new(pool, Settings::default())?;
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//! serve(app, listener, std::future::pending()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Nothing is inferred here: a request is converted, the core is called, its answer is converted back. [`router`] is for
+//! programs that have a server of their own.
+#![forbid(unsafe_code)]
+
+mod answers;
+mod app;
+mod body;
+mod fault;
+mod fields;
+mod health;
+mod ids;
+mod listen;
+mod metrics;
+mod native;
+mod openai;
+mod prompt;
+mod router;
+mod settings;
+mod sse;
+
+pub use app::App;
+pub use listen::serve;
+pub use router::router;
+pub use settings::{Fields as FieldPolicy, Settings};

@@ -1,0 +1,121 @@
+//! The table of endpoints, and what all of them share.
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
+
+use crate::app::App;
+use crate::fault::{Fault, Shape};
+use crate::{health, ids, metrics, native, openai};
+
+/// An endpoint.
+struct Route {
+    path: &'static str,
+    /// The form of its errors.
+    shape: Shape,
+    handler: fn() -> MethodRouter<App>,
+}
+
+/// All endpoints.
+const ROUTES: &[Route] = &[
+    Route { path: "/v1/generate", shape: Shape::Native, handler: || post(native::generate) },
+    Route {
+        path: "/v1/chat/completions",
+        shape: Shape::OpenAi,
+        handler: || post(openai::chat::complete_chat),
+    },
+    Route {
+        path: "/v1/completions",
+        shape: Shape::OpenAi,
+        handler: || post(openai::completions::complete_text),
+    },
+    Route { path: "/v1/models", shape: Shape::OpenAi, handler: || get(openai::models::list) },
+    Route { path: "/v1/models/{*id}", shape: Shape::OpenAi, handler: || get(openai::models::one) },
+    Route { path: "/health", shape: Shape::Native, handler: || get(health::ready) },
+    Route { path: "/health/live", shape: Shape::Native, handler: || get(health::live) },
+    Route { path: "/health/ready", shape: Shape::Native, handler: || get(health::ready) },
+    Route { path: "/health/startup", shape: Shape::Native, handler: || get(health::startup) },
+    Route { path: "/metrics", shape: Shape::Native, handler: || get(metrics::metrics) },
+    Route { path: "/version", shape: Shape::Native, handler: || get(health::version) },
+];
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Most bytes of a client's own request id.
+const MAX_ID: usize = 128;
+
+/// The endpoints of `app`, for any server that takes axum's routers.
+pub fn router(app: App) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let shape = route.shape;
+        let shaped = middleware::map_response(move |response: Response| async move { told(shape, response) });
+        router = router.route(route.path, (route.handler)().layer(shaped));
+    }
+    let nothing =
+        || async { Fault::invalid("expected a path of this server").with_status(StatusCode::NOT_FOUND) };
+    let other = || async {
+        Fault::invalid("expected another method for this path").with_status(StatusCode::METHOD_NOT_ALLOWED)
+    };
+    router
+        .fallback(nothing)
+        .method_not_allowed_fallback(other)
+        .layer(middleware::map_response(|response: Response| async { told(Shape::OpenAi, response) }))
+        .layer(middleware::from_fn_with_state(app.clone(), whole_body))
+        .layer(middleware::from_fn(with_id))
+        .with_state(app)
+}
+
+/// Writes the fault of a response in the form of its endpoint.
+fn told(shape: Shape, mut response: Response) -> Response {
+    match response.extensions_mut().remove::<Fault>() {
+        Some(fault) => shape.response(&fault),
+        None => response,
+    }
+}
+
+/// Reads all of a body, within bounds of bytes and time.
+async fn whole_body(State(app): State<App>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let settings = app.settings();
+    let read = tokio::time::timeout(settings.body_timeout, to_bytes(body, settings.max_body));
+    let fault = match read.await {
+        Ok(Ok(bytes)) => return next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Err(error)) if is_too_long(&error) => {
+            let message = format!("body: expected at most {} bytes, found more", settings.max_body);
+            Fault::invalid(message).with_status(StatusCode::PAYLOAD_TOO_LARGE)
+        }
+        Ok(Err(error)) => Fault::invalid(format!("body: {error}")),
+        Err(_) => {
+            let seconds = settings.body_timeout.as_secs();
+            let message = format!("body: expected all of it within {seconds} seconds");
+            Fault::invalid(message).with_status(StatusCode::REQUEST_TIMEOUT)
+        }
+    };
+    Shape::OpenAi.response(&fault)
+}
+
+fn is_too_long(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Gives the answer the request's id, or one of its own.
+async fn with_id(request: Request, next: Next) -> Response {
+    let given = request.headers().get(&REQUEST_ID).filter(|id| id.len() <= MAX_ID).cloned();
+    let mut response = next.run(request).await.into_response();
+    let id = given.or_else(|| HeaderValue::try_from(ids::id("req-")).ok());
+    if let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}

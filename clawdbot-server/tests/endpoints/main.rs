@@ -1,0 +1,9 @@
+//! Endpoints over the built-in model, and what they have in common.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod chat;
+mod completions;
+mod connections;
+mod generate;
+mod shared;
+mod support;
