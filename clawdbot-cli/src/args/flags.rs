@@ -17,6 +17,10 @@ struct Exception {
     name: &'static str,
     /// Its letter.
     short: Option<char>,
+    /// Another name of the flag.
+    alias: Option<&'static str>,
+    /// An option that takes what follows a colon in the value.
+    rest: Option<&'static str>,
     /// A flag without a value, though the option has a value besides true and false: "not given".
     switch: bool,
     /// No flag: the command line has another way.
@@ -37,6 +41,8 @@ struct Exception {
 const SAME: Exception = Exception {
     name: "",
     short: None,
+    alias: None,
+    rest: None,
     switch: false,
     left_out: false,
     only_of: None,
@@ -54,6 +60,7 @@ const EXCEPTIONS: &[Exception] = &[
     Exception { name: "kernels", parser: Some(tiers), ..SAME },
     Exception { name: "logprobs", requires: Some("json"), note: "Needs --json.", ..SAME },
     Exception { name: "prompt_logprobs", requires: Some("json"), note: "Needs --json.", ..SAME },
+    Exception { name: "max_batch", alias: Some("batch-size"), ..SAME },
     Exception { name: "max_tokens", short: Some('n'), ..SAME },
     Exception { name: "offline", switch: true, ..SAME },
     Exception { name: "reference_model", note: "Or a name OWNER/NAME.", ..SAME },
@@ -66,7 +73,22 @@ const EXCEPTIONS: &[Exception] = &[
         note: r"Escapes are \n, \r, \t, \xNN, \u{N} and \\.",
         ..SAME
     },
+    Exception {
+        name: "swap_space",
+        rest: Some("swap_directory"),
+        parser: Some(|| ValueParser::new(size_and_place)),
+        note: "BYTES:DIR sets --swap-directory, too.",
+        ..SAME
+    },
+    Exception { name: "weights", alias: Some("precision"), ..SAME },
 ];
+
+/// A number of bytes, and what follows a colon.
+fn size_and_place(text: &str) -> Result<Value, String> {
+    let (size, place) = text.split_once(':').map_or((text, None), |(size, place)| (size, Some(place)));
+    let bytes = byte_size(size)?;
+    Ok(place.map_or_else(|| json!(bytes), |place| json!([bytes, place])))
+}
 
 fn exception(name: &str) -> &'static Exception {
     EXCEPTIONS.iter().find(|exception| exception.name == name).unwrap_or(&SAME)
@@ -202,6 +224,9 @@ fn flag(option: &'static OptionSpec, group: &OptionGroup) -> Arg {
     if let Some(short) = exception.short {
         arg = arg.short(short);
     }
+    if let Some(alias) = exception.alias {
+        arg = arg.visible_alias(alias);
+    }
     if let Some(other) = exception.requires {
         arg = arg.requires(other);
     }
@@ -287,7 +312,23 @@ impl<T: OptionSet> Args for Flags<T> {
 impl<T: OptionSet> FromArgMatches for Flags<T> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = flags::<T>().filter_map(|option| Some((option.name.to_owned(), value(option, matches)?)));
-        Ok(Flags { given: given.collect(), options: PhantomData })
+        let mut given: Map<String, Value> = given.collect();
+        for Exception { name, rest, .. } in EXCEPTIONS {
+            let both = given.get(*name).and_then(Value::as_array).cloned().unwrap_or_default();
+            if let (Some(rest), [size, place]) = (rest, both.as_slice()) {
+                if given.contains_key(*rest) {
+                    let message = format!(
+                        "expected a directory in one place, found it in --{} and in --{}",
+                        name.replace('_', "-"),
+                        rest.replace('_', "-")
+                    );
+                    return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message));
+                }
+                given.insert((*rest).to_owned(), place.clone());
+                given.insert((*name).to_owned(), size.clone());
+            }
+        }
+        Ok(Flags { given, options: PhantomData })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -129,6 +129,24 @@ mod tests {
         assert_eq!(parse("clawdbot generate").unwrap(), GenerateOptions::default());
         assert_eq!(parse("clawdbot generate --top-p 2").unwrap_err().kind(), ErrorKind::InvalidArgument);
     }
+
+    #[test]
+    fn the_swap_space_may_have_its_directory() {
+        let parse = |line: &str| {
+            Cli::try_parse_from(line.split(' ')).map(|cli| match cli.command {
+                Command::Serve(args) => (args.runtime.options().unwrap(), args.load.options().unwrap()),
+                other => panic!("{other:?}"),
+            })
+        };
+        let line = "clawdbot serve --model-path m --precision bf16 --batch-size 4 --swap-space 1MiB:/tmp/x";
+        let (runtime, model) = parse(line).unwrap();
+        assert_eq!(runtime.swap_space, 1 << 20);
+        assert_eq!(runtime.swap_directory, Some("/tmp/x".into()));
+        assert_eq!((model.weights, model.max_batch), (Some(clawdbot_core::WeightType::Bf16), 4));
+        assert!(parse("clawdbot serve --swap-space 1K:/tmp --swap-directory /tmp").is_err());
+        assert!(parse("clawdbot serve --swap-space :/tmp").is_err());
+    }
+
     #[test]
     fn values_of_every_type_reach_the_library() {
         let line = "clawdbot generate --suppress-tokens 1 --suppress-tokens 2 --bad-words-ids 3,4 --logit-bias 5=1 \

@@ -93,11 +93,17 @@ fn examples_can_be_typed_in() {
             // The program's own examples are followed by what they do.
             let line = example.split("   ").next().unwrap();
             // Those that would take minutes, a network or another model are only parsed, and manual pages not shown.
-            let heavy =
-                ["clawdbot bench", "clawdbot pack --shape", "clawdbot evaluate --shape", "chat Qwen/"];
+            let heavy = [
+                "clawdbot bench",
+                "clawdbot pack --shape",
+                "clawdbot evaluate --shape",
+                "chat Qwen/",
+                "clawdbot serve",
+            ];
             let heavy = heavy.iter().any(|part| line.contains(part))
                 || (command.is_empty() && line.contains("clawdbot embed"));
-            if line.starts_with("man ") {
+            // They go on until they are stopped, and have tests of their own.
+            if line.starts_with("man ") || line.starts_with("curl ") {
                 continue;
             }
             let line = if heavy { format!("{line} --help") } else { line.to_owned() };

@@ -17,6 +17,8 @@ mod interrupt;
 #[cfg(target_os = "linux")]
 mod machine;
 mod pack;
+#[cfg(unix)]
+mod serve;
 #[cfg(target_os = "linux")]
 #[path = "../../../clawdbot-core/tests/support/skipped.rs"]
 #[allow(unreachable_pub, clippy::print_stdout, reason = "a module of several test crates")]
