@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
-use clawdbot_core::{Error, ErrorKind, GenerateOptions, check_option_names};
+use clawdbot_core::{Error, ErrorKind, OptionSet, check_option_names};
 use serde_json::{Map, Value};
 
 use crate::fault::Fault;
@@ -23,9 +23,14 @@ pub(crate) struct Body(Map<String, Value>);
 pub(crate) struct Ignored(Vec<String>);
 
 impl Body {
-    /// Reads the body of a request whose fields are in `tables`, besides the core's options. Returns it with the fields that
-    /// change nothing.
-    pub(crate) fn read(bytes: &[u8], tables: &[&[Field]], policy: Fields) -> Result<(Self, Ignored), Fault> {
+    /// Reads the body of a request whose fields are in `tables`, besides the core's options `T`. Returns it with the fields
+    /// that change nothing.
+    pub(crate) fn read<T: OptionSet>(
+        bytes: &[u8],
+        tables: &[&[Field]],
+        policy: Fields,
+    ) -> Result<(Self, Ignored), Fault> {
+        let options: Vec<&str> = T::GROUP.options.iter().map(|option| option.name).collect();
         let parsed: Value = serde_json::from_slice(bytes)
             .map_err(|error| Fault::invalid(format!("body: expected an object in JSON: {error}")))?;
         let Value::Object(mut given) = parsed else {
@@ -49,7 +54,7 @@ impl Body {
                 Some(_) => {
                     fields.insert(name, value);
                 }
-                None if GenerateOptions::NAMES.contains(&name.as_str()) => {
+                None if options.contains(&name.as_str()) => {
                     fields.insert(name, value);
                 }
                 None => unknown.push(name),
@@ -62,7 +67,7 @@ impl Body {
             let names: Vec<&str> =
                 tables.iter().flat_map(|table| table.iter()).map(|field| field.name).collect();
             let unknown = unknown.iter().map(String::as_str);
-            check_option_names(unknown, &[&names, GenerateOptions::NAMES], &[])?;
+            check_option_names(unknown, &[&names, &options], &[])?;
         }
         Ok((Body(fields), Ignored(ignored)))
     }
@@ -107,9 +112,17 @@ impl Body {
         self.0.insert(name.to_owned(), value.into());
     }
 
+    /// Refuses what is left, where no option of the core has an effect.
+    pub(crate) fn end(self) -> Result<(), Fault> {
+        match self.0.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Fault::invalid(format!("field {name}: expected none here")).at(name)),
+        }
+    }
+
     /// What is left: options of the core.
-    pub(crate) fn options(self) -> Result<GenerateOptions, Fault> {
-        Ok(GenerateOptions::from_json(&self.0)?)
+    pub(crate) fn options<T: OptionSet>(self) -> Result<T, Fault> {
+        Ok(T::from_json(&self.0)?)
     }
 }
 
@@ -144,13 +157,15 @@ pub(crate) fn missing(name: &str, expected: &str) -> Fault {
 
 #[cfg(test)]
 mod tests {
+    use clawdbot_core::GenerateOptions;
+
     use super::*;
     use crate::fields::{idle, read};
 
     const TABLE: &[Field] = &[read("model", Kind::Text), idle("user", Kind::Text)];
 
     fn body(text: &str, policy: Fields) -> Result<(Body, Ignored), Fault> {
-        Body::read(text.as_bytes(), &[TABLE], policy)
+        Body::read::<GenerateOptions>(text.as_bytes(), &[TABLE], policy)
     }
 
     #[test]
@@ -158,7 +173,8 @@ mod tests {
         let text = r#"{"model": "m", "user": "u", "top_k": 3, "stop": null}"#;
         let (mut read, ignored) = body(text, Fields::Known).expect("a body");
         assert_eq!(read.text("model").expect("a text").as_deref(), Some("m"));
-        assert_eq!(read.options().expect("options").top_k, Some(3));
+        let options: GenerateOptions = read.options().expect("options");
+        assert_eq!(options.top_k, Some(3));
         assert_eq!(ignored, Ignored(vec!["user".into()]));
         let response = ignored.told_in(Response::default());
         assert_eq!(response.headers().get(IGNORED).expect("a header"), "user");

@@ -31,9 +31,11 @@ mod metrics;
 mod native;
 mod openai;
 mod prompt;
+mod rerank;
 mod router;
 mod settings;
 mod sse;
+mod tokens;
 
 pub use app::App;
 pub use listen::serve;

@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::sse::Event as Sent;
 use axum::response::{IntoResponse, Json, Response};
-use clawdbot_core::{Chat, Completion, Event};
+use clawdbot_core::{Chat, Completion, Event, GenerateOptions};
 use serde_json::{Map, Value};
 
 use crate::answers::{begin, complete, no_end};
@@ -28,7 +28,7 @@ pub(crate) const FIELDS: &[Field] = &[
 
 /// `POST /v1/generate`
 pub(crate) async fn generate(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
-    let (mut body, ignored) = Body::read(&bytes, &[FIELDS], app.settings().fields)?;
+    let (mut body, ignored) = Body::read::<GenerateOptions>(&bytes, &[FIELDS], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let stream = body.flag("stream")?;
     let ask = ask(&mut body)?;

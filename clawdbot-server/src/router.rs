@@ -10,7 +10,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use crate::app::App;
 use crate::fault::{Fault, Shape};
-use crate::{health, ids, metrics, native, openai};
+use crate::{health, ids, metrics, native, openai, rerank, tokens};
 
 /// An endpoint.
 struct Route {
@@ -33,6 +33,11 @@ const ROUTES: &[Route] = &[
         shape: Shape::OpenAi,
         handler: || post(openai::completions::complete_text),
     },
+    Route { path: "/v1/embeddings", shape: Shape::OpenAi, handler: || post(openai::embeddings::embed) },
+    Route { path: "/v1/rerank", shape: Shape::OpenAi, handler: || post(rerank::rerank) },
+    Route { path: "/v1/score", shape: Shape::OpenAi, handler: || post(rerank::score) },
+    Route { path: "/tokenize", shape: Shape::OpenAi, handler: || post(tokens::tokenize) },
+    Route { path: "/detokenize", shape: Shape::OpenAi, handler: || post(tokens::detokenize) },
     Route { path: "/v1/models", shape: Shape::OpenAi, handler: || get(openai::models::list) },
     Route { path: "/v1/models/{*id}", shape: Shape::OpenAi, handler: || get(openai::models::one) },
     Route { path: "/health", shape: Shape::Native, handler: || get(health::ready) },

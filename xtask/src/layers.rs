@@ -89,7 +89,7 @@ const CRATES: &[Crate] = &[
             &["prompt"],
             &["answers"],
             &["sse"],
-            &["health", "metrics", "native", "openai"],
+            &["health", "metrics", "native", "openai", "rerank", "tokens"],
             &["router"],
             &["listen"],
         ],

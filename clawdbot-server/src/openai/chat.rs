@@ -51,7 +51,8 @@ struct Asked {
 
 /// `POST /v1/chat/completions`
 pub(crate) async fn complete_chat(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
-    let (mut body, mut ignored) = Body::read(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
+    let (mut body, mut ignored) =
+        Body::read::<GenerateOptions>(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let Asked { chat, options, stream, enforced } = asked(body, &mut ignored)?;
     let tokenizer = match options.logprobs {
@@ -93,6 +94,12 @@ fn asked(mut body: Body, ignored: &mut Ignored) -> Result<Asked, Fault> {
     let stream = stream_options(&mut body)?;
     list_of_stops(&mut body);
     if let Some(most) = body.whole("max_completion_tokens")? {
+        // Some clients send both.
+        if let Some(other) = body.take("max_tokens").filter(|other| *other != most) {
+            let message =
+                format!("field max_tokens: expected max_completion_tokens, {most}, or none, found {other}");
+            return Err(Fault::invalid(message).at("max_tokens"));
+        }
         body.set("max_tokens", most);
     }
     match (body.flag("logprobs")?, body.whole("top_logprobs")?) {
@@ -125,7 +132,7 @@ fn asked(mut body: Body, ignored: &mut Ignored) -> Result<Asked, Fault> {
     if let Some(effort) = body.text("reasoning_effort")? {
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
-    let options = body.options()?;
+    let options: GenerateOptions = body.options()?;
     let strict = tools.as_ref().and_then(Value::as_array).is_some_and(|tools| tools.iter().any(is_strict));
     let enforced = !matches!(options.tool_choice.as_str(), "auto" | "none")
         || (options.tool_choice == "auto" && (strict || !options.parallel_tool_calls));
@@ -213,7 +220,8 @@ mod tests {
 
     fn read_fields(value: &Value) -> Result<Asked, Fault> {
         let text = value.to_string();
-        let (body, mut ignored) = Body::read(text.as_bytes(), &[FIELDS, OPENAI_IDLE], Fields::Known)?;
+        let (body, mut ignored) =
+            Body::read::<GenerateOptions>(text.as_bytes(), &[FIELDS, OPENAI_IDLE], Fields::Known)?;
         asked(body, &mut ignored)
     }
 
@@ -242,10 +250,14 @@ mod tests {
             ("response_format", json!({"type": "json_schema"}), "response_format.json_schema.schema"),
             ("tool_choice", json!({"type": "any"}), "tool_choice"),
             ("modalities", json!(["audio"]), "modalities"),
+            ("max_tokens", json!(3), "max_tokens"),
             ("stream_options", json!({"include_usage": true}), "stream_options"),
             ("temperature", json!(-1), "temperature"),
         ] {
-            let body = json!({"messages": [{"role": "user", "content": "a"}], field: value});
+            let mut body = json!({"messages": [{"role": "user", "content": "a"}], field: value});
+            if field == "max_tokens" {
+                body["max_completion_tokens"] = json!(4);
+            }
             let fault = read_fields(&body).err().unwrap_or_else(|| panic!("{field} is refused"));
             assert_eq!(fault.param.as_deref(), Some(param), "{}", fault.message);
         }

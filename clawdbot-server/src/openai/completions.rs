@@ -44,7 +44,8 @@ struct Echo {
 
 /// `POST /v1/completions`
 pub(crate) async fn complete_text(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
-    let (mut body, ignored) = Body::read(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
+    let (mut body, ignored) =
+        Body::read::<GenerateOptions>(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let prompt = body.take("prompt").ok_or_else(|| missing("prompt", "a text or token ids"))?;
     let prompts = prompts("prompt", &prompt)?;
@@ -54,7 +55,7 @@ pub(crate) async fn complete_text(State(app): State<App>, bytes: Bytes) -> Resul
     // The prompt alone: a token is generated, and left out.
     let prompt_only = most == 0 && echo;
     body.set("max_tokens", if prompt_only { 1 } else { most });
-    let mut options = body.options()?;
+    let mut options: GenerateOptions = body.options()?;
     if echo && options.logprobs.is_some() && options.prompt_logprobs.is_none() {
         options.prompt_logprobs = options.logprobs;
     }

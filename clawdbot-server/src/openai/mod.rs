@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 mod chat_stream;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 mod logprobs;
 mod messages;
 pub(crate) mod models;

@@ -77,7 +77,7 @@ async fn calls_are_enforced_and_streamed() {
     let app = app();
     let asked = |stream: bool| {
         body(json!({
-            "tools": tools(), "tool_choice": {"type": "function", "function": {"name": "look"}}, "max_tokens": 80,
+            "tools": tools(), "tool_choice": {"type": "function", "function": {"name": "look"}}, "max_tokens": 200, "ignore_eos": false,
             "stream": stream,
         }))
     };

@@ -7,3 +7,4 @@ mod connections;
 mod generate;
 mod shared;
 mod support;
+mod texts;

@@ -1,10 +1,13 @@
 //! An application over the built-in model, and requests to it.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use axum::body::Body;
 use axum::http::{Request, Response, StatusCode};
-use clawdbot_core::{Driver, Model, ModelOptions, ModelPool, PoolModel, Runtime, RuntimeOptions, Source};
+use clawdbot_core::{
+    Driver, Model, ModelOptions, ModelPool, PoolModel, Runtime, RuntimeOptions, Source, WeightType,
+};
 use clawdbot_server::{App, Settings, router};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
@@ -13,7 +16,7 @@ use tower::ServiceExt as _;
 /// A template that shows tools, as those of Qwen do.
 pub(crate) const TEMPLATE: &str = "{% if tools %}{% for tool in tools %}<tool_call>{{ tool | tojson }}\n{% endfor %}{% endif %}\
      {% for message in messages %}{{ message.role }}: {{ message.content }}{% if message.tool_calls %}\
-     {{ message.tool_calls | tojson }}{% endif %}\n{% endfor %}assistant: ";
+     {{ message.tool_calls | tojson }}{% endif %}{{ '\\n' }}{% endfor %}assistant: ";
 
 /// The runtime of all tests: its threads are few.
 fn runtime() -> &'static Runtime {
@@ -30,6 +33,15 @@ pub(crate) fn app_with(options: ModelOptions, settings: Settings) -> App {
     let model = PoolModel::new(Source::Builtin, options.chat_template(TEMPLATE.to_owned())).pin(true);
     pool.add("stories", model).expect("a name");
     App::new(pool, settings).expect("an application")
+}
+
+/// A model in the tests of the core, by the path of its directory there.
+pub(crate) fn app_of(directory: &str) -> App {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests").join(directory);
+    let pool = ModelPool::new(runtime()).expect("a pool");
+    let options = ModelOptions::default().weights(WeightType::F32);
+    pool.add("model", PoolModel::new(path.as_path(), options)).expect("a name");
+    App::new(pool, Settings::default()).expect("an application")
 }
 
 pub(crate) fn app() -> App {
