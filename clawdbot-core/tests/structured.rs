@@ -290,6 +290,23 @@ fn answers_are_constrained_after_their_reasoning() {
 }
 
 #[test]
+fn strict_functions_are_enforced_where_calls_have_no_mark() {
+    let model = with_template(HERMES, Speculation::None);
+    let sampled = GenerateOptions::default().max_tokens(200_u32).temperature(1.0).tool_format("llama3_json");
+    let mut called = 0;
+    for seed in 0..6_u64 {
+        // The brace is the first token of a call.
+        let brace = model.tokenizer().unwrap().token_to_id("{").unwrap();
+        let options =
+            sampled.clone().seed(seed).logit_bias([(brace, if seed % 2 == 0 { 100.0 } else { -100.0 })]);
+        let done = model.chat(&question(true), &options).unwrap();
+        assert_eq!(names(&done).is_empty(), seed % 2 == 1, "{done:?}");
+        called += names(&done).len();
+    }
+    assert_eq!(called, 3);
+}
+
+#[test]
 fn choices_of_tools_that_cannot_be_are_refused() {
     let model = with_template(HERMES, Speculation::None);
     let options = GenerateOptions::default().max_tokens(40_u32).temperature(0.0);
@@ -303,7 +320,6 @@ fn choices_of_tools_that_cannot_be_are_refused() {
     named(model.generate("Hi", &required).unwrap_err(), "expected a chat with tools");
     named(ask(&question(false), &options.clone().tool_choice("other")), "one of the tools (ask, tell)");
     named(ask(&question(false), &required.clone().json_object(true)), "json_object");
-    named(ask(&question(true), &options.clone().tool_format("llama3_json")), "required");
     named(ask(&question(false), &required.clone().max_tokens(5_u32)), "found 5");
     let bad =
         json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]);
