@@ -11,6 +11,7 @@ use clawdbot_server::{App, FieldPolicy, Settings, serve};
 use tokio::net::TcpListener;
 
 use crate::args::{OutputArgs, ServeArgs};
+use crate::generate::read;
 use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, Outcome, note, print, print_line};
@@ -30,7 +31,8 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Outcome, Failure> {
         return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "host").into());
     }
     let output = OutputArgs { quiet: args.quiet, json: false };
-    let options = args.load.options()?;
+    let template = args.chat_template.as_deref().map(read).transpose()?;
+    let options = args.load.options()?.chat_template(template);
     let runtime = args.runtime.runtime_with(&output, |options| options.driver(Driver::Thread))?;
     let source = source(&runtime, args.model(), None, &args.hub, &output)?;
     let name = args.name.clone().unwrap_or_else(|| name_of(args.model().map(|path| path.as_path())));

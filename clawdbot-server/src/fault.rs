@@ -143,7 +143,7 @@ impl Shape {
                 "detail": fault.detail,
             }}),
             Shape::OpenAi => json!({"error": {
-                "message": fault.message,
+                "message": openai_message(fault),
                 "type": openai_type(fault.status),
                 "param": fault.param,
                 "code": fault.code,
@@ -165,6 +165,16 @@ impl Shape {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(milliseconds.div_ceil(1000)));
         }
         response
+    }
+}
+
+/// The message, in words by which clients that read no codes know what is wrong.
+fn openai_message(fault: &Fault) -> String {
+    match fault.kind {
+        ErrorKind::ContextOverflow => {
+            format!("This model's maximum context length is exceeded: {}", fault.message)
+        }
+        _ => fault.message.clone(),
     }
 }
 

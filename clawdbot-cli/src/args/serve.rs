@@ -27,6 +27,9 @@ pub(crate) struct ServeArgs {
     /// Name of the model for clients [default: builtin, or the last part of MODEL]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// File with a chat template (Jinja) to use instead of the model's own
+    #[arg(long, value_name = "FILE")]
+    pub(crate) chat_template: Option<PathBuf>,
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     pub(crate) host: IpAddr,
