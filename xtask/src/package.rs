@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::command::{cargo, target};
 
 /// In the order in which they are published.
-const PACKAGES: &[&str] = &[
+pub(crate) const PACKAGES: &[&str] = &[
     "clawdbot-kernels",
     "clawdbot-hub",
     "clawdbot-core",

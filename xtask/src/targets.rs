@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::command::{cargo_command, execute, target};
+use crate::package::PACKAGES;
 
 const TARGETS: &[&str] = &[
     "aarch64-unknown-linux-gnu",
@@ -13,17 +14,7 @@ const TARGETS: &[&str] = &[
     "x86_64-apple-darwin",
 ];
 
-/// With their tests, and with the hub.
-const PACKAGES: &[&str] = &[
-    "clawdbot-kernels",
-    "clawdbot-hub",
-    "clawdbot-core",
-    "clawdbot-server",
-    "clawdbot-cli",
-    "clawdbot-capi",
-];
-
-/// Checks every target. Needs `rustup`, which installs the standard libraries that are missing.
+/// Checks every target: what is published, with its tests, and with the hub. Needs `rustup`, which installs the standard libraries that are missing.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let compiler = empty_objects(&target(root))?;
     for target in TARGETS {
