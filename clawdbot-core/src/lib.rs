@@ -70,7 +70,7 @@ pub use options::{
     Cache, Driver, EarlyStopping, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, JsonSchema,
     KvType, LogitsProcessor, LogprobsMode, ModelOptions, Numa, NumberRange, OPTIONS, OptionGroup, OptionSet,
     OptionSpec, OptionType, PackOptions, Pooling, ReferenceType, RerankOptions, RuntimeOptions, Sampler,
-    SharedProcessor, Speculation, WeightType, check_option_names,
+    SharedProcessor, Speculation, WeightType, byte_size, check_option_names,
 };
 pub use output::{ToolCall, ToolCallDelta};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use clawdbot_core::{Completion, Error, ErrorKind, Event, GenerateOptions, Stream};
 use futures_util::StreamExt;
 
-use crate::app::App;
+use crate::caller::{Caller, Holder};
 use crate::fault::Fault;
 use crate::ids;
 use crate::prompt::Ask;
@@ -16,11 +16,28 @@ pub(crate) struct Answers {
     streams: Vec<Option<Stream>>,
     /// Which is asked first next time: none has to wait for the others.
     next: usize,
+    holder: Holder,
+    /// Tokens of each answer that were taken from the key's limit.
+    charged: Vec<usize>,
 }
 
 impl Answers {
-    fn new(streams: Vec<Stream>) -> Self {
-        Answers { streams: streams.into_iter().map(Some).collect(), next: 0 }
+    fn new(streams: Vec<Stream>, holder: Holder) -> Self {
+        let charged = vec![0; streams.len()];
+        Answers { streams: streams.into_iter().map(Some).collect(), next: 0, holder, charged }
+    }
+
+    /// Takes the tokens of an event from the key's limit: at once, as a client may go before the end.
+    fn charge(&mut self, index: usize, event: &Event) {
+        let Some(charged) = self.charged.get_mut(index) else { return };
+        let tokens = match event {
+            Event::Progress { done, .. } => *done,
+            Event::Token { .. } => *charged + 1,
+            Event::Done(completion) => tokens(completion),
+            _ => return,
+        };
+        self.holder.used(tokens.saturating_sub(*charged));
+        *charged = tokens.max(*charged);
     }
 }
 
@@ -38,12 +55,21 @@ impl futures_util::Stream for Answers {
                 Poll::Ready(None) => self.streams[index] = None,
                 Poll::Ready(Some(event)) => {
                     self.next = index + 1;
+                    if let Ok(event) = &event {
+                        self.charge(index, event);
+                    }
                     return Poll::Ready(Some((index, event)));
                 }
             }
         }
         if done { Poll::Ready(None) } else { Poll::Pending }
     }
+}
+
+/// Tokens of a prompt and its completions.
+fn tokens(completion: &Completion) -> usize {
+    let others: usize = completion.alternatives.iter().map(|other| other.usage.completion_tokens).sum();
+    completion.usage.prompt_tokens + completion.usage.completion_tokens + others
 }
 
 /// Whether all completions of a prompt are made together.
@@ -53,7 +79,7 @@ fn together(options: &GenerateOptions) -> bool {
 
 /// Begins the answers to `asks`, each with as many completions as `n` says. Answer number `i * n + j` is completion `j` of ask `i`.
 pub(crate) async fn begin(
-    app: &App,
+    app: &Caller,
     name: &str,
     asks: Vec<Ask>,
     options: GenerateOptions,
@@ -65,6 +91,7 @@ pub(crate) async fn begin(
             return Err(Fault::invalid(message).at(option));
         }
     }
+    let options = app.limited(name, &asks, options).await?;
     let streams = app.with_model(name, move |model, _| {
         let seed = options.seed.unwrap_or_else(ids::seed);
         let mut streams = Vec::new();
@@ -79,21 +106,24 @@ pub(crate) async fn begin(
         }
         Ok(streams)
     });
-    Ok(Answers::new(streams.await?))
+    Ok(Answers::new(streams.await?, app.holder().clone()))
 }
 
 /// Answers all of `asks`: a completion for each, which has the others as its alternatives.
 pub(crate) async fn complete(
-    app: &App,
+    app: &Caller,
     name: &str,
     asks: Vec<Ask>,
     options: GenerateOptions,
 ) -> Result<Vec<Completion>, Fault> {
+    let options = app.limited(name, &asks, options).await?;
     if together(&options) {
         let completions = app.with_model(name, move |model, cancel| {
             asks.iter().map(|ask| ask.complete(model, &options, cancel)).collect::<Result<Vec<_>, _>>()
         });
-        return completions.await;
+        let completions: Vec<Completion> = completions.await?;
+        app.holder().used(completions.iter().map(tokens).sum());
+        return Ok(completions);
     }
     let streams = app.with_model(name, move |model, _| {
         asks.iter().map(|ask| ask.submit(model, &options)).collect::<Result<Vec<_>, _>>()
@@ -103,6 +133,7 @@ pub(crate) async fn complete(
         loop {
             match StreamExt::next(&mut stream).await {
                 Some(Ok(Event::Done(completion))) => {
+                    app.holder().used(tokens(&completion));
                     completions.push(*completion);
                     break;
                 }

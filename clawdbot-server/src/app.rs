@@ -1,10 +1,9 @@
 //! The models that a server has, and how it answers.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
-use axum::http::StatusCode;
 use clawdbot_core::{
     CancelHandle, Driver, EmbedOptions, Error, ErrorKind, GenerateOptions, Model, ModelPool, PoolState,
     Prompt,
@@ -12,6 +11,7 @@ use clawdbot_core::{
 
 use crate::fault::Fault;
 use crate::ids;
+use crate::keys::{KeyLimits, Keys};
 use crate::settings::Settings;
 
 /// The models that a server has, and how it answers. Clones are the same.
@@ -25,6 +25,7 @@ struct Inner {
     started: Instant,
     /// When that was, in seconds since 1970.
     created: i64,
+    keys: RwLock<Arc<Keys>>,
     /// Whether it ends: what has begun goes on, and nothing else begins.
     draining: AtomicBool,
 }
@@ -52,7 +53,8 @@ impl App {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "driver"));
         }
         let (started, created) = (Instant::now(), ids::now());
-        let app = Inner { pool, settings, started, created, draining: AtomicBool::new(false) };
+        let keys = RwLock::new(Arc::new(Keys::new(&settings.keys, &Keys::default())));
+        let app = Inner { pool, settings, keys, started, created, draining: AtomicBool::new(false) };
         let app = App(Arc::new(app));
         if let Some(name) = &app.settings().default_model
             && !app.names().contains(name)
@@ -110,10 +112,25 @@ impl App {
         self.0.pool.status().iter().all(|status| !status.pin || computed(&status.name))
     }
 
-    /// Whether as many requests of a model wait as may.
+    /// Whether as many requests wait as may, of each model that has such a limit and is loaded.
     pub(crate) fn is_full(&self) -> bool {
-        let Some(most) = self.settings().max_waiting else { return false };
-        self.0.pool.runtime().metrics().models.iter().any(|model| model.waiting >= most)
+        let metrics = self.0.pool.runtime().metrics().models;
+        let mut limited = metrics.iter().filter_map(|model| {
+            let most = self.settings().max_waiting.get(model.pool_name.as_ref()?)?;
+            Some(model.waiting >= *most)
+        });
+        limited.next().is_some_and(|full| full && limited.all(|full| full))
+    }
+
+    /// The API keys.
+    pub(crate) fn keys(&self) -> Arc<Keys> {
+        Arc::clone(&self.0.keys.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes other API keys from now on. Those that stay the same keep what has been used of their limits.
+    pub fn set_keys(&self, keys: &[KeyLimits]) {
+        let mut current = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(Keys::new(keys, &current));
     }
 
     /// Loads the models that stay in memory, and lets each compute a token: the first request waits for neither.
@@ -123,41 +140,18 @@ impl App {
     pub async fn warm_up(&self) -> Result<(), Error> {
         let pinned = self.0.pool.status().into_iter().filter(|status| status.pin);
         for name in pinned.map(|status| status.name) {
-            self.with_model(&name, warm).await.map_err(Fault::into_error)?;
+            self.call(&name, warm).await.map_err(Fault::into_error)?;
         }
         Ok(())
     }
 
-    /// The name of the model that a request gets that asks for `asked`.
-    pub(crate) fn name_of(&self, asked: Option<String>) -> Result<String, Fault> {
-        let mut names = self.names();
-        let asked = match asked.or_else(|| self.settings().default_model.clone()) {
-            Some(asked) => asked,
-            None if names.len() == 1 => return Ok(names.remove(0)),
-            None => {
-                let message = format!("field model: expected one of {}, found none", names.join(", "));
-                return Err(Fault::invalid(message).at("model"));
-            }
-        };
-        if names.contains(&asked) {
-            return Ok(asked);
-        }
-        let message = format!("field model: expected one of {}, found {asked:?}", names.join(", "));
-        let fault: Fault = Error::new(ErrorKind::NotFound, message).with("field", "model").into();
-        Err(fault.coded("model_not_found"))
-    }
-
     /// Calls `call` with the model of that name, loaded if it is not, on a thread where it may wait. The call is cancelled if the
     /// future is dropped.
-    pub(crate) async fn with_model<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         name: &str,
         call: impl FnOnce(&Model, &CancelHandle) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Fault> {
-        if self.is_draining() {
-            let error = Error::new(ErrorKind::Closed, "the server is shutting down");
-            return Err(Fault::from(error).with_status(StatusCode::SERVICE_UNAVAILABLE));
-        }
         let cancel = CancelHandle::default();
         let mut guard = CancelOnDrop(Some(cancel.clone()));
         let (pool, name, wait) = (self.0.pool.clone(), name.to_owned(), self.settings().load_timeout);

@@ -160,6 +160,9 @@ impl Shape {
         // Clients of OpenAI obey it; without it they try all of 408, 409, 429 and 5xx again.
         let retry = HeaderValue::from_static(if fault.may_retry() { "true" } else { "false" });
         headers.insert("x-should-retry", retry);
+        if fault.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(milliseconds) = fault.retry_after_ms {
             headers.insert("retry-after-ms", HeaderValue::from(milliseconds));
             headers.insert(header::RETRY_AFTER, HeaderValue::from(milliseconds.div_ceil(1000)));

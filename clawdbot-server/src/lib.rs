@@ -22,10 +22,13 @@
 mod answers;
 mod app;
 mod body;
+mod caller;
+mod config;
 mod fault;
 mod fields;
 mod health;
 mod ids;
+mod keys;
 mod listen;
 mod metrics;
 mod native;
@@ -38,6 +41,8 @@ mod sse;
 mod tokens;
 
 pub use app::App;
+pub use config::{Config, ConfigModel};
+pub use keys::KeyLimits;
 pub use listen::serve;
 pub use router::router;
 pub use settings::{Fields as FieldPolicy, Settings};

@@ -1,15 +1,14 @@
 //! `POST /v1/generate`: the core's own requests and completions.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::sse::Event as Sent;
 use axum::response::{IntoResponse, Json, Response};
 use clawdbot_core::{Chat, Completion, Event, GenerateOptions};
 use serde_json::{Map, Value};
 
 use crate::answers::{begin, complete, no_end};
-use crate::app::App;
 use crate::body::{Body, missing};
+use crate::caller::Caller;
 use crate::fault::{Fault, Shape};
 use crate::fields::{Field, Kind, read};
 use crate::ids;
@@ -27,7 +26,7 @@ pub(crate) const FIELDS: &[Field] = &[
 ];
 
 /// `POST /v1/generate`
-pub(crate) async fn generate(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn generate(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) = Body::read::<GenerateOptions>(&bytes, &[FIELDS], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let stream = body.flag("stream")?;

@@ -48,6 +48,17 @@ impl Ask {
         }
     }
 
+    /// How many tokens it has.
+    pub(crate) fn count(&self, model: &Model, cancel: &CancelHandle) -> Result<usize, Error> {
+        let text = match self {
+            Ask::Prompt(Prompt::Tokens(ids)) => return Ok(ids.len()),
+            Ask::Prompt(_) | Ask::Chat(_) => self.text(model)?,
+        };
+        // A chat template writes its own special tokens.
+        let special = matches!(self, Ask::Prompt(_));
+        model.tokenizer()?.encode_until(&text, special.into(), cancel).map(|tokens| tokens.len())
+    }
+
     /// Its text, as the model sees it.
     pub(crate) fn text(&self, model: &Model) -> Result<String, Error> {
         match self {

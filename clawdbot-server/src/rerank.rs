@@ -1,13 +1,12 @@
 //! `POST /v1/rerank` and `POST /v1/score`: how well documents answer a query.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use clawdbot_core::{CancelHandle, EmbedOptions, Error, Model, Prompt, RerankOptions};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::body::{Body, missing};
+use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::fields::{Field, Kind, OPENAI_IDLE, idle, read};
 use crate::ids;
@@ -29,7 +28,7 @@ const SCORE: &[Field] = &[read("model", Kind::Text), read("text_1", Kind::Any), 
 const MAX_PAIRS: usize = 2048;
 
 /// `POST /v1/rerank`
-pub(crate) async fn rerank(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn rerank(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) = Body::read::<RerankOptions>(&bytes, &[RERANK], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let query = body.text("query")?.ok_or_else(|| missing("query", "a text"))?;
@@ -59,7 +58,7 @@ pub(crate) async fn rerank(State(app): State<App>, bytes: Bytes) -> Result<Respo
 }
 
 /// `POST /v1/score`: a score for each pair, by a reranker, or by the cosine of vectors.
-pub(crate) async fn score(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn score(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) =
         Body::read::<RerankOptions>(&bytes, &[SCORE, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;

@@ -1,15 +1,21 @@
 //! The table of endpoints, and what all of them share.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use http_body_util::BodyExt as _;
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::app::App;
+use crate::caller::Holder;
 use crate::fault::{Fault, Shape};
+use crate::settings::Settings;
 use crate::{health, ids, metrics, native, openai, rerank, tokens};
 
 /// An endpoint.
@@ -17,38 +23,104 @@ struct Route {
     path: &'static str,
     /// The form of its errors.
     shape: Shape,
+    access: Access,
     handler: fn() -> MethodRouter<App>,
+}
+
+/// Who may ask an endpoint, where the server has API keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    /// Everyone: what tells nothing of models and requests but numbers.
+    Open,
+    /// Holders of keys.
+    Key,
+    /// Holders of keys, whose requests are counted.
+    Counted,
 }
 
 /// All endpoints.
 const ROUTES: &[Route] = &[
-    Route { path: "/v1/generate", shape: Shape::Native, handler: || post(native::generate) },
+    Route {
+        path: "/v1/generate",
+        shape: Shape::Native,
+        access: Access::Counted,
+        handler: || post(native::generate),
+    },
     Route {
         path: "/v1/chat/completions",
         shape: Shape::OpenAi,
+        access: Access::Counted,
         handler: || post(openai::chat::complete_chat),
     },
     Route {
         path: "/v1/completions",
         shape: Shape::OpenAi,
+        access: Access::Counted,
         handler: || post(openai::completions::complete_text),
     },
-    Route { path: "/v1/embeddings", shape: Shape::OpenAi, handler: || post(openai::embeddings::embed) },
-    Route { path: "/v1/rerank", shape: Shape::OpenAi, handler: || post(rerank::rerank) },
-    Route { path: "/v1/score", shape: Shape::OpenAi, handler: || post(rerank::score) },
-    Route { path: "/tokenize", shape: Shape::OpenAi, handler: || post(tokens::tokenize) },
-    Route { path: "/detokenize", shape: Shape::OpenAi, handler: || post(tokens::detokenize) },
-    Route { path: "/v1/models", shape: Shape::OpenAi, handler: || get(openai::models::list) },
-    Route { path: "/v1/models/{*id}", shape: Shape::OpenAi, handler: || get(openai::models::one) },
-    Route { path: "/health", shape: Shape::Native, handler: || get(health::ready) },
-    Route { path: "/health/live", shape: Shape::Native, handler: || get(health::live) },
-    Route { path: "/health/ready", shape: Shape::Native, handler: || get(health::ready) },
-    Route { path: "/health/startup", shape: Shape::Native, handler: || get(health::startup) },
-    Route { path: "/metrics", shape: Shape::Native, handler: || get(metrics::metrics) },
-    Route { path: "/version", shape: Shape::Native, handler: || get(health::version) },
+    Route {
+        path: "/v1/embeddings",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(openai::embeddings::embed),
+    },
+    Route {
+        path: "/v1/rerank",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(rerank::rerank),
+    },
+    Route {
+        path: "/v1/score",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(rerank::score),
+    },
+    Route {
+        path: "/tokenize",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(tokens::tokenize),
+    },
+    Route {
+        path: "/detokenize",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(tokens::detokenize),
+    },
+    Route {
+        path: "/v1/models",
+        shape: Shape::OpenAi,
+        access: Access::Key,
+        handler: || get(openai::models::list),
+    },
+    Route {
+        path: "/v1/models/{*id}",
+        shape: Shape::OpenAi,
+        access: Access::Key,
+        handler: || get(openai::models::one),
+    },
+    Route { path: "/health", shape: Shape::Native, access: Access::Open, handler: || get(health::ready) },
+    Route { path: "/health/live", shape: Shape::Native, access: Access::Open, handler: || get(health::live) },
+    Route {
+        path: "/health/ready",
+        shape: Shape::Native,
+        access: Access::Open,
+        handler: || get(health::ready),
+    },
+    Route {
+        path: "/health/startup",
+        shape: Shape::Native,
+        access: Access::Open,
+        handler: || get(health::startup),
+    },
+    Route { path: "/metrics", shape: Shape::Native, access: Access::Open, handler: || get(metrics::metrics) },
+    Route { path: "/version", shape: Shape::Native, access: Access::Open, handler: || get(health::version) },
 ];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// How long browsers may remember it.
+const CORS_AGE: Duration = Duration::from_secs(600);
 /// Most bytes of a client's own request id.
 const MAX_ID: usize = 128;
 
@@ -58,20 +130,45 @@ pub fn router(app: App) -> Router {
     for route in ROUTES {
         let shape = route.shape;
         let shaped = middleware::map_response(move |response: Response| async move { told(shape, response) });
-        router = router.route(route.path, (route.handler)().layer(shaped));
+        let whole = middleware::from_fn_with_state(app.clone(), whole_body);
+        let mut handler = (route.handler)().layer(whole);
+        if route.access != Access::Open {
+            let counted = route.access == Access::Counted;
+            let held =
+                move |State(app): State<App>, request: Request, next: Next| held(app, counted, request, next);
+            handler = handler.layer(middleware::from_fn_with_state(app.clone(), held));
+        }
+        router = router.route(route.path, handler.layer(shaped));
     }
     let nothing =
         || async { Fault::invalid("expected a path of this server").with_status(StatusCode::NOT_FOUND) };
     let other = || async {
         Fault::invalid("expected another method for this path").with_status(StatusCode::METHOD_NOT_ALLOWED)
     };
+    let router = match cors(app.settings()) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
     router
         .fallback(nothing)
         .method_not_allowed_fallback(other)
         .layer(middleware::map_response(|response: Response| async { told(Shape::OpenAi, response) }))
-        .layer(middleware::from_fn_with_state(app.clone(), whole_body))
         .layer(middleware::from_fn(with_id))
         .with_state(app)
+}
+
+/// What browsers are told of pages of other origins; `None` lets none ask.
+fn cors(settings: &Settings) -> Option<CorsLayer> {
+    let origins = match settings.cors_origins.as_slice() {
+        [] => return None,
+        [all] if all == "*" => AllowOrigin::any(),
+        origins => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    };
+    let exposed = ["x-clawdbot-ignored", "x-request-id", "retry-after-ms"].map(HeaderName::from_static);
+    // Pages send keys themselves: no cookies, and no other credentials of the browser's.
+    let layer =
+        CorsLayer::new().allow_origin(origins).allow_methods([Method::GET, Method::POST, Method::DELETE]);
+    Some(layer.allow_headers(AllowHeaders::mirror_request()).expose_headers(exposed).max_age(CORS_AGE))
 }
 
 /// Writes the fault of a response in the form of its endpoint.
@@ -83,12 +180,12 @@ fn told(shape: Shape, mut response: Response) -> Response {
 }
 
 /// Reads all of a body, within bounds of bytes and time.
-async fn whole_body(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn whole_body(State(app): State<App>, request: Request, next: Next) -> Result<Response, Fault> {
     let (parts, body) = request.into_parts();
     let settings = app.settings();
     let read = tokio::time::timeout(settings.body_timeout, to_bytes(body, settings.max_body));
     let fault = match read.await {
-        Ok(Ok(bytes)) => return next.run(Request::from_parts(parts, Body::from(bytes))).await,
+        Ok(Ok(bytes)) => return Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await),
         Ok(Err(error)) if is_too_long(&error) => {
             let message = format!("body: expected at most {} bytes, found more", settings.max_body);
             Fault::invalid(message).with_status(StatusCode::PAYLOAD_TOO_LARGE)
@@ -100,7 +197,7 @@ async fn whole_body(State(app): State<App>, request: Request, next: Next) -> Res
             Fault::invalid(message).with_status(StatusCode::REQUEST_TIMEOUT)
         }
     };
-    Shape::OpenAi.response(&fault)
+    Err(fault)
 }
 
 fn is_too_long(error: &axum::Error) -> bool {
@@ -112,6 +209,19 @@ fn is_too_long(error: &axum::Error) -> bool {
         source = error.source();
     }
     false
+}
+
+/// Asks for a key, if the server has keys. A request counts until the last byte of its answer.
+async fn held(app: App, counted: bool, mut request: Request, next: Next) -> Result<Response, Fault> {
+    let holder = Holder::new(app.keys().of(request.headers())?, counted)?;
+    request.extensions_mut().insert(holder.clone());
+    let response = next.run(request).await;
+    Ok(response.map(|body| {
+        Body::new(body.map_frame(move |frame| {
+            let _until_then = &holder;
+            frame
+        }))
+    }))
 }
 
 /// Gives the answer the request's id, or one of its own.

@@ -1,6 +1,9 @@
 //! How an [`App`](crate::App) answers.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use crate::keys::KeyLimits;
 
 /// What happens to fields of requests that change nothing, or that are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,8 +26,14 @@ pub struct Settings {
     pub default_model: Option<String>,
     /// Fields without effect.
     pub fields: Fields,
-    /// Waiting requests of a model with which the server says that it is not ready.
-    pub max_waiting: Option<u64>,
+    /// Other names of models that clients may ask for, each with the model's.
+    pub aliases: BTreeMap<String, String>,
+    /// API keys, of which each request needs one; without any, everyone may ask.
+    pub keys: Vec<KeyLimits>,
+    /// Origins of web pages that may ask, such as `https://example.org`; `*` for all. Without any, browsers let none.
+    pub cors_origins: Vec<String>,
+    /// Waiting requests of models with which the server says that it is not ready, by name.
+    pub max_waiting: BTreeMap<String, u64>,
     /// Most bytes of a request's body.
     pub max_body: usize,
     /// How long a request waits for its model to be loaded.
@@ -46,7 +55,10 @@ impl Default for Settings {
         Settings {
             default_model: None,
             fields: Fields::Known,
-            max_waiting: None,
+            aliases: BTreeMap::new(),
+            keys: Vec::new(),
+            cors_origins: Vec::new(),
+            max_waiting: BTreeMap::new(),
             max_body: 16 << 20,
             load_timeout: Duration::from_secs(600),
             keep_alive: Duration::from_secs(15),

@@ -1,13 +1,12 @@
 //! `POST /tokenize` and `POST /detokenize`, as vLLM has them.
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use clawdbot_core::{AddGenerationPrompt, Chat, GenerateOptions};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::body::{Body, missing};
+use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::fields::{Field, Kind, read};
 use crate::prompt::ids;
@@ -28,7 +27,7 @@ const TOKENIZE: &[Field] = &[
 const DETOKENIZE: &[Field] = &[read("model", Kind::Text), read("tokens", Kind::List)];
 
 /// `POST /tokenize`: of a prompt, or of a conversation as the chat template renders it.
-pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn tokenize(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) = Body::read::<GenerateOptions>(&bytes, &[TOKENIZE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let (prompt, messages, tools) = (body.text("prompt")?, body.take("messages"), body.take("tools"));
@@ -60,7 +59,7 @@ pub(crate) async fn tokenize(State(app): State<App>, bytes: Bytes) -> Result<Res
 }
 
 /// `POST /detokenize`
-pub(crate) async fn detokenize(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn detokenize(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) = Body::read::<GenerateOptions>(&bytes, &[DETOKENIZE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
     let tokens = body.take("tokens").ok_or_else(|| missing("tokens", "a list of token ids"))?;

@@ -6,11 +6,11 @@ use std::marker::PhantomData;
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
-use clawdbot_core::{OptionGroup, OptionSet, OptionSpec, OptionType, Result, Runtime};
+use clawdbot_core::{OptionGroup, OptionSet, OptionSpec, OptionType, Result, Runtime, byte_size};
 use serde_json::{Map, Value, json};
 
 use super::texts::escaped;
-use super::values::{bias, byte_size, finite, ids, switch_or_dir};
+use super::values::{bias, finite, ids, switch_or_dir};
 
 /// What the command line does differently from the table, for one option.
 struct Exception {
@@ -86,7 +86,7 @@ const EXCEPTIONS: &[Exception] = &[
 /// A number of bytes, and what follows a colon.
 fn size_and_place(text: &str) -> Result<Value, String> {
     let (size, place) = text.split_once(':').map_or((text, None), |(size, place)| (size, Some(place)));
-    let bytes = byte_size(size)?;
+    let bytes = byte_size(size).map_err(|error| error.to_string())?;
     Ok(place.map_or_else(|| json!(bytes), |place| json!([bytes, place])))
 }
 

@@ -5,6 +5,7 @@
 //! the command line and for what `cargo xtask generate` writes.
 
 mod beams;
+mod bytes;
 mod constraint;
 mod declare;
 mod defaults;
@@ -23,6 +24,7 @@ mod table;
 mod unknown;
 mod value;
 
+pub use bytes::byte_size;
 pub use constraint::JsonSchema;
 pub(crate) use defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 pub use early_stopping::EarlyStopping;

@@ -1,7 +1,6 @@
 //! `POST /v1/chat/completions`
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use clawdbot_core::{Chat, Completion, GenerateOptions, Tokenizer};
 use serde_json::{Map, Value, json};
@@ -11,8 +10,8 @@ use super::logprobs::of_chat;
 use super::messages::normalized;
 use super::{Tokens, completions, finish_reason, list_of_stops, stream_options};
 use crate::answers::{begin, complete};
-use crate::app::App;
 use crate::body::{Body, Ignored, missing};
+use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::fields::{Field, Kind, OPENAI_IDLE, idle, read};
 use crate::ids;
@@ -50,7 +49,7 @@ struct Asked {
 }
 
 /// `POST /v1/chat/completions`
-pub(crate) async fn complete_chat(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn complete_chat(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, mut ignored) =
         Body::read::<GenerateOptions>(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;

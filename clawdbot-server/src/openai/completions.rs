@@ -1,7 +1,6 @@
 //! `POST /v1/completions`
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::sse::Event as Sent;
 use axum::response::{IntoResponse, Json, Response};
 use clawdbot_core::{
@@ -12,8 +11,8 @@ use serde_json::{Value, json};
 use super::logprobs::of_text;
 use super::{StreamOptions, Tokens, completions, finish_reason, list_of_stops, stream_options};
 use crate::answers::{begin, complete, no_end};
-use crate::app::App;
 use crate::body::{Body, missing};
+use crate::caller::Caller;
 use crate::fault::{Fault, Shape};
 use crate::fields::{Field, Kind, OPENAI_IDLE, read};
 use crate::ids;
@@ -43,7 +42,7 @@ struct Echo {
 }
 
 /// `POST /v1/completions`
-pub(crate) async fn complete_text(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn complete_text(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) =
         Body::read::<GenerateOptions>(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
@@ -90,7 +89,7 @@ fn refuse_in_streams(options: &GenerateOptions, echo: bool) -> Result<(), Fault>
 }
 
 /// The prompts as text, and their first tokens.
-async fn echoes(app: &App, name: &str, prompts: &[Prompt]) -> Result<Vec<Echo>, Fault> {
+async fn echoes(app: &Caller, name: &str, prompts: &[Prompt]) -> Result<Vec<Echo>, Fault> {
     let prompts = prompts.to_vec();
     let one = |model: &Model, prompt: &Prompt| -> Result<Echo, Error> {
         let tokenizer = model.tokenizer()?;

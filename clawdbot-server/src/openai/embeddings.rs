@@ -1,15 +1,14 @@
 //! `POST /v1/embeddings`
 
 use axum::body::Bytes;
-use axum::extract::State;
 use axum::response::{IntoResponse, Json, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clawdbot_core::{EmbedOptions, Prompt};
 use serde_json::{Value, json};
 
-use crate::app::App;
 use crate::body::{Body, missing};
+use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::fields::{Field, Kind, OPENAI_IDLE, read};
 use crate::prompt::prompts;
@@ -48,7 +47,7 @@ impl Encoding {
 }
 
 /// `POST /v1/embeddings`
-pub(crate) async fn embed(State(app): State<App>, bytes: Bytes) -> Result<Response, Fault> {
+pub(crate) async fn embed(app: Caller, bytes: Bytes) -> Result<Response, Fault> {
     let (mut body, ignored) =
         Body::read::<EmbedOptions>(&bytes, &[FIELDS, OPENAI_IDLE], app.settings().fields)?;
     let name = app.name_of(body.text("model")?)?;
@@ -64,6 +63,7 @@ pub(crate) async fn embed(State(app): State<App>, bytes: Bytes) -> Result<Respon
         found.faults.into_result().map(|()| found.embeddings)
     });
     let found = found.await?;
+    app.holder().used(found.tokens);
     let data: Vec<Value> = found
         .rows()
         .enumerate()

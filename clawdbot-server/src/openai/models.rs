@@ -1,14 +1,14 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`
 
-use axum::extract::{Path, State};
+use axum::extract::Path;
 use axum::response::Json;
 use clawdbot_core::{PoolState, PoolStatus};
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::caller::Caller;
 use crate::fault::Fault;
 
-fn model(app: &App, status: &PoolStatus) -> Value {
+fn model(app: &Caller, status: &PoolStatus) -> Value {
     let loaded = status.state == PoolState::Loaded;
     json!({
         "id": status.name,
@@ -22,13 +22,15 @@ fn model(app: &App, status: &PoolStatus) -> Value {
 }
 
 /// `GET /v1/models`
-pub(crate) async fn list(State(app): State<App>) -> Json<Value> {
-    let models: Vec<Value> = app.pool().status().iter().map(|status| model(&app, status)).collect();
+pub(crate) async fn list(app: Caller) -> Json<Value> {
+    let (names, status) = (app.names(), app.pool().status());
+    let models = status.iter().filter(|status| names.contains(&status.name));
+    let models: Vec<Value> = models.map(|status| model(&app, status)).collect();
     Json(json!({"object": "list", "data": models}))
 }
 
 /// `GET /v1/models/{id}`
-pub(crate) async fn one(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Fault> {
+pub(crate) async fn one(app: Caller, Path(id): Path<String>) -> Result<Json<Value>, Fault> {
     let name = app.name_of(Some(id))?;
     let status = app.pool().status().into_iter().find(|status| status.name == name);
     Ok(Json(status.map_or(Value::Null, |status| model(&app, &status))))
