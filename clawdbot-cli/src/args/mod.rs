@@ -27,7 +27,7 @@ pub(crate) use inspect::InspectArgs;
 pub(crate) use load::{CommonArgs, HubArgs, LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
 pub(crate) use pack::{PackArgs, Packing};
-pub(crate) use serve::ServeArgs;
+pub(crate) use serve::{KeyArgs, ServeArgs};
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use texts::Given;
 
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Evaluate(EvaluateArgs),
     /// Serve a model over HTTP: OpenAI's interface, and the library's own
     Serve(ServeArgs),
+    /// Make an API key for a server
+    Key(KeyArgs),
     /// Print a script that completes commands and options in a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -99,7 +101,7 @@ impl Command {
             Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.common.output.json,
             Command::Evaluate(args) => args.output.json,
-            Command::Serve(_) | Command::Completions(_) | Command::Man(_) => false,
+            Command::Serve(_) | Command::Key(_) | Command::Completions(_) | Command::Man(_) => false,
         }
     }
 }

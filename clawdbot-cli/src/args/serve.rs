@@ -14,6 +14,7 @@ Examples:
   clawdbot serve DIR --memory-budget 8GiB --max-queue 100
   clawdbot serve --model-path DIR --precision int8 --batch-size 32 --swap-space 64GiB:/fast/disk
   clawdbot serve DIR --check                         what it would cost, without serving
+  clawdbot serve --config clawdbot.toml              several models, with API keys and limits
   curl http://127.0.0.1:8080/v1/generate -d '{\"prompt\": \"Once upon a time\", \"max_tokens\": 50}'
 
 Programs for OpenAI's interface take http://127.0.0.1:8080/v1 as their base URL. Ctrl-C, or SIGTERM, lets requests end that
@@ -24,22 +25,29 @@ pub(crate) struct ServeArgs {
     /// The same as MODEL
     #[arg(short, long, visible_alias = "model-path", value_name = "MODEL")]
     model: Option<PathBuf>,
+    /// File with all of that in TOML: models, runtime, server and API keys (docs/server.md); other flags but --host, --port,
+    /// --check, --insecure, --offline and --quiet are refused with it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout"])]
+    pub(crate) config: Option<PathBuf>,
+    /// File with API keys, one in a line: requests need one of them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
     /// Name of the model for clients [default: builtin, or the last part of MODEL]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// File with a chat template (Jinja) to use instead of the model's own
     #[arg(long, value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
-    /// Address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
-    pub(crate) host: IpAddr,
-    /// Port to listen on; 0 for any that is free
-    #[arg(long, value_name = "PORT", default_value_t = 8080)]
-    pub(crate) port: u16,
+    /// Address to listen on [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) host: Option<IpAddr>,
+    /// Port to listen on; 0 for any that is free [default: 8080]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
     /// Say what the model would cost, and serve nothing
     #[arg(long)]
     pub(crate) check: bool,
-    /// Listen on an address that other machines reach, though anyone may then use the model and read what is sent
+    /// Listen on an address that other machines reach, though others may then read what is sent, or use the model
     #[arg(long)]
     pub(crate) insecure: bool,
     /// Refuse fields of requests that change nothing, too
@@ -48,9 +56,9 @@ pub(crate) struct ServeArgs {
     /// Ignore fields of requests that are not known; answers name them in the header x-clawdbot-ignored
     #[arg(long)]
     pub(crate) lenient: bool,
-    /// Seconds in which requests may end when the server is asked to end
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
-    pub(crate) drain_timeout: u64,
+    /// Seconds in which requests may end when the server is asked to end [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain_timeout: Option<u64>,
     /// Nothing on stderr but errors
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -67,4 +75,17 @@ impl ServeArgs {
     pub(crate) fn model(&self) -> Option<&PathBuf> {
         self.named.as_ref().or(self.model.as_ref())
     }
+}
+
+/// `key`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot key team-a                                a new key, and its lines for clawdbot.toml
+
+The key is shown once and kept nowhere: the file has its SHA-256.")]
+pub(crate) struct KeyArgs {
+    /// Name of the key, for limits and logs
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
 }
