@@ -10,6 +10,7 @@ use clawdbot_core::{
     Prompt,
 };
 
+use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::ids;
 use crate::settings::Settings;
@@ -25,8 +26,11 @@ struct Inner {
     started: Instant,
     /// When that was, in seconds since 1970.
     created: i64,
-    /// Whether it ends: what has begun goes on, and nothing else begins.
+    /// Whether it ends: clients are told to go elsewhere.
+    ending: AtomicBool,
+    /// Whether nothing else begins.
     draining: AtomicBool,
+    counters: Counters,
 }
 
 /// Cancels a call unless it has ended.
@@ -52,8 +56,9 @@ impl App {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "driver"));
         }
         let (started, created) = (Instant::now(), ids::now());
-        let app = Inner { pool, settings, started, created, draining: AtomicBool::new(false) };
-        let app = App(Arc::new(app));
+        let (ending, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let counters = Counters::default();
+        let app = App(Arc::new(Inner { pool, settings, started, created, ending, draining, counters }));
         if let Some(name) = &app.settings().default_model
             && !app.names().contains(name)
         {
@@ -74,12 +79,25 @@ impl App {
         &self.0.pool
     }
 
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Makes `/health/ready` say that the server ends. Requests that come are answered.
+    pub(crate) fn end(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed) || self.is_draining()
+    }
+
     /// Lets what has begun go on, and begins nothing else: `/health/ready` says so, and requests are refused.
     pub fn drain(&self) {
         self.0.draining.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn is_draining(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.0.draining.load(Ordering::Relaxed)
     }
 

@@ -22,6 +22,7 @@
 mod answers;
 mod app;
 mod body;
+mod counters;
 mod fault;
 mod fields;
 mod health;
@@ -35,9 +36,13 @@ mod rerank;
 mod router;
 mod settings;
 mod sse;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;
 
 pub use app::App;
-pub use listen::serve;
+pub use listen::{Listener, serve};
 pub use router::router;
 pub use settings::{Fields as FieldPolicy, Settings};
+#[cfg(feature = "tls")]
+pub use tls::{Pem, Tls, TlsError, TlsEvent, TlsOptions, TlsStack};

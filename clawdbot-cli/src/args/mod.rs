@@ -14,6 +14,8 @@ mod pack;
 mod serve;
 mod shell;
 pub(crate) mod texts;
+#[cfg(feature = "tls")]
+mod tls;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +32,8 @@ pub(crate) use pack::{PackArgs, Packing};
 pub(crate) use serve::ServeArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use texts::Given;
+#[cfg(feature = "tls")]
+pub(crate) use tls::TlsArgs;
 
 /// What a model may be, where there is one without.
 const MODEL: &str = "Model: a directory, GGUF or packed file, a name OWNER/NAME, or builtin [default: builtin, a tiny story model]";

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+#[cfg(feature = "tls")]
+use super::tls::TlsArgs;
 use super::{HubArgs, LoadArgs, MODEL, RuntimeArgs};
 
 #[derive(Debug, Args)]
@@ -39,9 +41,20 @@ pub(crate) struct ServeArgs {
     /// Say what the model would cost, and serve nothing
     #[arg(long)]
     pub(crate) check: bool,
-    /// Listen on an address that other machines reach, though anyone may then use the model and read what is sent
+    /// Listen on an address that other machines reach, though anyone may then use the model, or read what is sent
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Share the address with other servers that are told to: the next one begins before this one ends
+    #[cfg(unix)]
+    #[arg(long)]
+    pub(crate) reuse_port: bool,
+    /// Listen on the socket that a service manager such as systemd passes (LISTEN_FDS)
+    #[cfg(unix)]
+    #[arg(long, conflicts_with_all = ["host", "port", "reuse_port"])]
+    pub(crate) listen_fd: bool,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// Refuse fields of requests that change nothing, too
     #[arg(long, conflicts_with = "lenient")]
     pub(crate) strict: bool,
@@ -51,6 +64,9 @@ pub(crate) struct ServeArgs {
     /// Seconds in which requests may end when the server is asked to end
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_timeout: u64,
+    /// Seconds after which a connection without requests is closed
+    #[arg(long, value_name = "SECONDS", default_value_t = 75)]
+    pub(crate) idle_timeout: u64,
     /// Nothing on stderr but errors
     #[arg(long)]
     pub(crate) quiet: bool,
