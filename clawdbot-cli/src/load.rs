@@ -13,29 +13,24 @@ use crate::progress::watch;
 impl RuntimeArgs {
     /// A runtime with these options. Its warnings go to stderr.
     pub(crate) fn runtime(&self, output: &OutputArgs) -> Result<Runtime> {
-        self.runtime_with(output, |options| options)
+        runtime(&self.options()?, output)
     }
+}
 
-    /// As [`RuntimeArgs::runtime`], with its options as `change` makes them.
-    pub(crate) fn runtime_with(
-        &self,
-        output: &OutputArgs,
-        change: impl FnOnce(RuntimeOptions) -> RuntimeOptions,
-    ) -> Result<Runtime> {
-        let options = change(self.options()?);
-        if output.quiet {
-            return Runtime::new(&options);
-        }
-        // What every message of a chat would say again is said once.
-        let last = Mutex::new(String::new());
-        Runtime::with_log(&options, move |record| {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if record.level == LogLevel::Warning && *last != record.message {
-                last.clone_from(&record.message);
-                warn(&in_own_terms(&record.message));
-            }
-        })
+/// A runtime with `options`. Its warnings go to stderr.
+pub(crate) fn runtime(options: &RuntimeOptions, output: &OutputArgs) -> Result<Runtime> {
+    if output.quiet {
+        return Runtime::new(options);
     }
+    // What every message of a chat would say again is said once.
+    let last = Mutex::new(String::new());
+    Runtime::with_log(options, move |record| {
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if record.level == LogLevel::Warning && *last != record.message {
+            last.clone_from(&record.message);
+            warn(&in_own_terms(&record.message));
+        }
+    })
 }
 
 /// Loads a model with a progress bar, on a new runtime. Ctrl-C cancels.

@@ -22,6 +22,8 @@ mod report;
 mod serve;
 mod shell;
 mod stdin;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

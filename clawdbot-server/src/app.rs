@@ -9,9 +9,10 @@ use clawdbot_core::{
     Prompt,
 };
 
+use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::ids;
-use crate::keys::{KeyLimits, Keys};
+use crate::keys::Keys;
 use crate::settings::Settings;
 
 /// The models that a server has, and how it answers. Clones are the same.
@@ -21,13 +22,16 @@ pub struct App(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pool: ModelPool,
-    settings: Settings,
+    settings: RwLock<Arc<Settings>>,
     started: Instant,
     /// When that was, in seconds since 1970.
     created: i64,
     keys: RwLock<Arc<Keys>>,
-    /// Whether it ends: what has begun goes on, and nothing else begins.
+    /// Whether it ends: clients are told to go elsewhere.
+    ending: AtomicBool,
+    /// Whether nothing else begins.
     draining: AtomicBool,
+    counters: Counters,
 }
 
 /// Cancels a call unless it has ended.
@@ -54,26 +58,48 @@ impl App {
         }
         let (started, created) = (Instant::now(), ids::now());
         let keys = RwLock::new(Arc::new(Keys::new(&settings.keys, &Keys::default())));
-        let app = Inner { pool, settings, keys, started, created, draining: AtomicBool::new(false) };
-        let app = App(Arc::new(app));
-        if let Some(name) = &app.settings().default_model
-            && !app.names().contains(name)
-        {
-            let message =
-                format!("default model: expected one of {}, found {name:?}", app.names().join(", "));
-            return Err(Error::new(ErrorKind::NotFound, message).with("model", name.as_str()));
-        }
+        let (ending, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let counters = Counters::default();
+        let settings = RwLock::new(Arc::new(settings));
+        let app = App(Arc::new(Inner { pool, settings, keys, started, created, ending, draining, counters }));
+        check_default(&app.settings(), &app.names())?;
         Ok(app)
     }
 
     /// How it answers.
-    pub fn settings(&self) -> &Settings {
-        &self.0.settings
+    pub fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.0.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Answers as `settings` say from now on. API keys that stay the same keep what has been used of their limits; requests that
+    /// have begun go on, and what is about connections holds for a server that is started.
+    ///
+    /// # Errors
+    /// As [`App::new`]; then nothing changes.
+    pub fn set_settings(&self, settings: Settings) -> Result<(), Error> {
+        check_default(&settings, &self.names())?;
+        let mut keys = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = Arc::new(Keys::new(&settings.keys, &keys));
+        *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        Ok(())
     }
 
     /// Its models.
     pub fn pool(&self) -> &ModelPool {
         &self.0.pool
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// Makes `/health/ready` say that the server ends. Requests that come are answered.
+    pub(crate) fn end(&self) {
+        self.0.ending.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ending(&self) -> bool {
+        self.0.ending.load(Ordering::Relaxed) || self.is_draining()
     }
 
     /// Lets what has begun go on, and begins nothing else: `/health/ready` says so, and requests are refused.
@@ -115,8 +141,9 @@ impl App {
     /// Whether as many requests wait as may, of each model that has such a limit and is loaded.
     pub(crate) fn is_full(&self) -> bool {
         let metrics = self.0.pool.runtime().metrics().models;
+        let settings = self.settings();
         let mut limited = metrics.iter().filter_map(|model| {
-            let most = self.settings().max_waiting.get(model.pool_name.as_ref()?)?;
+            let most = settings.max_waiting.get(model.pool_name.as_ref()?)?;
             Some(model.waiting >= *most)
         });
         limited.next().is_some_and(|full| full && limited.all(|full| full))
@@ -125,12 +152,6 @@ impl App {
     /// The API keys.
     pub(crate) fn keys(&self) -> Arc<Keys> {
         Arc::clone(&self.0.keys.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes other API keys from now on. Those that stay the same keep what has been used of their limits.
-    pub fn set_keys(&self, keys: &[KeyLimits]) {
-        let mut current = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(Keys::new(keys, &current));
     }
 
     /// Loads the models that stay in memory, and lets each compute a token: the first request waits for neither.
@@ -166,6 +187,15 @@ impl App {
             Err(_) => Err(Error::new(ErrorKind::Internal, "the request failed: a bug in clawdbot").into()),
         }
     }
+}
+
+/// Refuses a default model that is none of `names`.
+fn check_default(settings: &Settings, names: &[String]) -> Result<(), Error> {
+    let Some(name) = settings.default_model.as_ref().filter(|name| !names.contains(name)) else {
+        return Ok(());
+    };
+    let message = format!("default model: expected one of {}, found {name:?}", names.join(", "));
+    Err(Error::new(ErrorKind::NotFound, message).with("model", name.as_str()))
 }
 
 /// Lets a model compute a token.

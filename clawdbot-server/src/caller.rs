@@ -93,8 +93,8 @@ impl Caller {
 
     /// The name of the model that a request gets that asks for `asked`.
     pub(crate) fn name_of(&self, asked: Option<String>) -> Result<String, Fault> {
-        let mut names = self.names();
-        let asked = match asked.or_else(|| self.settings().default_model.clone()) {
+        let (mut names, settings) = (self.names(), self.settings());
+        let asked = match asked.or_else(|| settings.default_model.clone()) {
             Some(asked) => asked,
             None if names.len() == 1 => return Ok(names.remove(0)),
             None => {
@@ -102,7 +102,7 @@ impl Caller {
                 return Err(Fault::invalid(message).at("model"));
             }
         };
-        let meant = self.settings().aliases.get(&asked).unwrap_or(&asked);
+        let meant = settings.aliases.get(&asked).unwrap_or(&asked);
         if names.contains(meant) {
             return Ok(meant.clone());
         }

@@ -20,7 +20,7 @@ pub(crate) async fn startup(State(app): State<App>) -> Response {
 /// `GET /health/ready` and `GET /health`: requests are taken.
 pub(crate) async fn ready(State(app): State<App>) -> Response {
     answer(match () {
-        () if app.is_draining() => Err("draining"),
+        () if app.is_ending() => Err("draining"),
         () if !app.is_loaded() => Err("starting"),
         () if !app.has_computed() => Err("warming up"),
         () if app.is_full() => Err("full"),

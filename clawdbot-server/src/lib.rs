@@ -24,6 +24,7 @@ mod app;
 mod body;
 mod caller;
 mod config;
+mod counters;
 mod fault;
 mod fields;
 mod health;
@@ -38,11 +39,15 @@ mod rerank;
 mod router;
 mod settings;
 mod sse;
+#[cfg(feature = "tls")]
+mod tls;
 mod tokens;
 
 pub use app::App;
-pub use config::{Config, ConfigModel};
-pub use keys::KeyLimits;
-pub use listen::serve;
+pub use config::{Config, ConfigModel, ConfigTls};
+pub use keys::{KeyLimits, new_key};
+pub use listen::{Listener, serve};
 pub use router::router;
 pub use settings::{Fields as FieldPolicy, Settings};
+#[cfg(feature = "tls")]
+pub use tls::{Pem, Tls, TlsError, TlsEvent, TlsOptions, TlsStack};

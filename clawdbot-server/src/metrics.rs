@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use crate::app::App;
+use crate::counters::Counters;
 use crate::fault::Fault;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -87,9 +88,61 @@ const FAMILIES: &[Family] = &[
     family("request_seconds", "From a request to its end", Count::Times(|m| m.request_seconds)),
 ];
 
-/// The core's numbers, as they are when they are asked for.
+/// What the server itself counts.
+struct OfServer {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    /// It is left out if there is none.
+    value: fn(&Counters) -> Option<u64>,
+}
+
+const fn of_server(
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    value: fn(&Counters) -> Option<u64>,
+) -> OfServer {
+    OfServer { name, help, kind, value }
+}
+
+/// All that the server itself counts.
+const OF_SERVER: &[OfServer] = &[
+    of_server("connections", "Connections that were accepted", MetricType::Counter, |c| {
+        Some(c.connections.get())
+    }),
+    of_server("connections_open", "Those that are open", MetricType::Gauge, |c| {
+        Some(c.connections_open.get())
+    }),
+    of_server(
+        "tls_handshakes_failed",
+        "Connections that were closed without a TLS handshake",
+        MetricType::Counter,
+        |c| Some(c.tls_handshakes_failed.get()),
+    ),
+    of_server("tls_reloads", "How often certificates were read again", MetricType::Counter, |c| {
+        Some(c.tls_reloads.get())
+    }),
+    of_server(
+        "tls_reloads_failed",
+        "How often they could not be used, and the old ones stayed",
+        MetricType::Counter,
+        |c| Some(c.tls_reloads_failed.get()),
+    ),
+    of_server(
+        "tls_certificate_expires_seconds",
+        "When the certificate ends, in seconds since 1970",
+        MetricType::Gauge,
+        |c| Some(c.tls_certificate_expires.get()).filter(|seconds| *seconds > 0),
+    ),
+];
+
+/// The numbers of the core and the server, as they are when they are asked for.
 #[derive(Debug)]
-struct Now(Metrics);
+struct Now {
+    core: Metrics,
+    app: App,
+}
 
 /// The names of a model: for clients, and the number that tells instances from each other.
 fn labels(model: &ModelMetrics) -> [(&'static str, String); 2] {
@@ -105,8 +158,8 @@ impl Collector for Now {
             None,
             MetricType::Gauge,
         );
-        used?.encode_gauge(&(self.0.memory_used as f64))?;
-        if let Some(budget) = self.0.memory_budget {
+        used?.encode_gauge(&(self.core.memory_used as f64))?;
+        if let Some(budget) = self.core.memory_budget {
             let of = encoder.encode_descriptor(
                 "memory_budget_bytes",
                 "The memory budget",
@@ -115,6 +168,14 @@ impl Collector for Now {
             );
             of?.encode_gauge(&(budget as f64))?;
         }
+        for OfServer { name, help, kind, value } in OF_SERVER {
+            let Some(value) = value(self.app.counters()) else { continue };
+            let mut line = encoder.encode_descriptor(name, help, None, *kind)?;
+            match kind {
+                MetricType::Counter => line.encode_counter::<NoLabelSet, u64, f64>(&value, None)?,
+                _ => line.encode_gauge(&(value as f64))?,
+            }
+        }
         for Family { name, help, count } in FAMILIES {
             let kind = match count {
                 Count::Counter(_) | Count::Outcomes => MetricType::Counter,
@@ -122,7 +183,7 @@ impl Collector for Now {
                 Count::Times(_) => MetricType::Histogram,
             };
             let mut metric = encoder.encode_descriptor(name, help, None, kind)?;
-            for model in &self.0.models {
+            for model in &self.core.models {
                 let labels = labels(model);
                 match count {
                     Count::Counter(of) => {
@@ -163,7 +224,7 @@ impl Collector for Now {
 /// `GET /metrics`
 pub(crate) async fn metrics(State(app): State<App>) -> Result<Response, Fault> {
     let mut registry = Registry::with_prefix("clawdbot");
-    registry.register_collector(Box::new(Now(app.pool().runtime().metrics())));
+    registry.register_collector(Box::new(Now { core: app.pool().runtime().metrics(), app }));
     let mut text = String::new();
     encode(&mut text, &registry)
         .map_err(|error| clawdbot_core::Error::new(ErrorKind::Internal, format!("metrics: {error}")))?;

@@ -145,7 +145,7 @@ pub fn router(app: App) -> Router {
     let other = || async {
         Fault::invalid("expected another method for this path").with_status(StatusCode::METHOD_NOT_ALLOWED)
     };
-    let router = match cors(app.settings()) {
+    let router = match cors(&app.settings()) {
         Some(cors) => router.layer(cors),
         None => router,
     };

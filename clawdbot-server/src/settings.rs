@@ -40,12 +40,18 @@ pub struct Settings {
     pub load_timeout: Duration,
     /// Time between comments in a stream of events that has nothing to say: proxies cut connections that are silent.
     pub keep_alive: Duration,
-    /// Time in which a client must have sent the head of a request.
+    /// Time in which a client must have sent the head of its first request.
     pub header_timeout: Duration,
+    /// Time in which a client must have sent the head of its next request. Proxies keep connections for a minute, and should be
+    /// the ones that close them.
+    pub idle_timeout: Duration,
     /// Time in which a client must have sent the body of a request.
     pub body_timeout: Duration,
     /// Time in which requests may end when the server is asked to stop; what runs longer is cancelled.
     pub drain_timeout: Duration,
+    /// When the server is asked to stop: time in which an open connection may still send a request. It is answered, and the
+    /// connection closed.
+    pub linger: Duration,
     /// Most connections at a time; further ones wait.
     pub max_connections: usize,
 }
@@ -63,8 +69,10 @@ impl Default for Settings {
             load_timeout: Duration::from_secs(600),
             keep_alive: Duration::from_secs(15),
             header_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
+            linger: Duration::from_secs(1),
             max_connections: 4096,
         }
     }

@@ -82,7 +82,7 @@ const CRATES: &[Crate] = &[
     Crate {
         source: "clawdbot-server/src",
         layers: &[
-            &["fields", "ids", "settings"],
+            &["counters", "fields", "ids", "settings"],
             &["fault"],
             &["body"],
             &["app"],
@@ -90,7 +90,7 @@ const CRATES: &[Crate] = &[
             &["answers"],
             &["sse"],
             &["health", "metrics", "native", "openai", "rerank", "tokens"],
-            &["router"],
+            &["router", "tls"],
             &["listen"],
         ],
     },

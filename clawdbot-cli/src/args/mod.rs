@@ -14,6 +14,8 @@ mod pack;
 mod serve;
 mod shell;
 pub(crate) mod texts;
+#[cfg(feature = "tls")]
+mod tls;
 mod values;
 
 use clap::{Parser, Subcommand};

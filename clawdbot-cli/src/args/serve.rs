@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+#[cfg(feature = "tls")]
+use super::tls::TlsArgs;
 use super::{HubArgs, LoadArgs, MODEL, RuntimeArgs};
 
 #[derive(Debug, Args)]
@@ -27,7 +29,7 @@ pub(crate) struct ServeArgs {
     model: Option<PathBuf>,
     /// File with all of that in TOML: models, runtime, server and API keys (docs/server.md); other flags but --host, --port,
     /// --check, --insecure, --offline and --quiet are refused with it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout", "idle_timeout"])]
     pub(crate) config: Option<PathBuf>,
     /// File with API keys, one in a line: requests need one of them
     #[arg(long, value_name = "FILE")]
@@ -50,6 +52,17 @@ pub(crate) struct ServeArgs {
     /// Listen on an address that other machines reach, though others may then read what is sent, or use the model
     #[arg(long)]
     pub(crate) insecure: bool,
+    /// Share the address with other servers that are told to: the next one begins before this one ends
+    #[cfg(unix)]
+    #[arg(long)]
+    pub(crate) reuse_port: bool,
+    /// Listen on the socket that a service manager such as systemd passes (LISTEN_FDS)
+    #[cfg(unix)]
+    #[arg(long, conflicts_with_all = ["host", "port", "reuse_port"])]
+    pub(crate) listen_fd: bool,
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
     /// Refuse fields of requests that change nothing, too
     #[arg(long, conflicts_with = "lenient")]
     pub(crate) strict: bool,
@@ -59,6 +72,9 @@ pub(crate) struct ServeArgs {
     /// Seconds in which requests may end when the server is asked to end [default: 30]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) drain_timeout: Option<u64>,
+    /// Seconds after which a connection without requests is closed [default: 75]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle_timeout: Option<u64>,
     /// Nothing on stderr but errors
     #[arg(long)]
     pub(crate) quiet: bool,

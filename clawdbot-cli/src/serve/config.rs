@@ -1,10 +1,11 @@
 //! What a server is to be: by a file, or by flags.
 
-use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use clawdbot_core::{Driver, Error, ErrorKind, Result};
+#[cfg(feature = "tls")]
+use clawdbot_server::ConfigTls;
 use clawdbot_server::{Config, ConfigModel, FieldPolicy, KeyLimits};
 
 use crate::args::ServeArgs;
@@ -16,8 +17,7 @@ const MIN_KEY: usize = 16;
 /// The configuration of a command.
 ///
 /// # Errors
-/// As [`Config::read`]; `InvalidArgument` for flags that go with no file, and for an address that others reach without
-/// `--insecure`.
+/// As [`Config::read`]; `InvalidArgument` for flags that go with no file.
 pub(super) fn config(args: &ServeArgs) -> Result<Config> {
     let mut config = match &args.config {
         Some(path) => of_file(path, args)?,
@@ -25,20 +25,7 @@ pub(super) fn config(args: &ServeArgs) -> Result<Config> {
     };
     config.host = args.host.unwrap_or(config.host);
     config.port = args.port.unwrap_or(config.port);
-    reachable(config.host, args.insecure)?;
     Ok(config)
-}
-
-/// Refuses an address that other machines reach, unless that is wanted: what is sent could be read.
-fn reachable(host: IpAddr, insecure: bool) -> Result<()> {
-    if host.is_loopback() || insecure {
-        return Ok(());
-    }
-    let message = format!(
-        "option host: expected an address of this machine alone, such as 127.0.0.1, found {host}; with --insecure, others are \
-         served too, without encryption"
-    );
-    Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "host"))
 }
 
 fn of_file(path: &Path, args: &ServeArgs) -> Result<Config> {
@@ -56,7 +43,8 @@ fn of_flags(args: &ServeArgs) -> Result<Config> {
     let options = args.load.options()?.chat_template(template);
     let path = args.model().map(|path| path.as_path());
     let name = args.name.clone().unwrap_or_else(|| name_of(path));
-    let mut config = Config { runtime: args.runtime.options()?.driver(Driver::Thread), ..Config::default() };
+    let mut config = Config::default();
+    config.runtime = args.runtime.options()?.driver(Driver::Thread);
     let settings = &mut config.settings;
     settings.fields = match (args.strict, args.lenient) {
         (true, _) => FieldPolicy::Strict,
@@ -69,8 +57,17 @@ fn of_flags(args: &ServeArgs) -> Result<Config> {
     if let Some(seconds) = args.drain_timeout {
         settings.drain_timeout = Duration::from_secs(seconds);
     }
+    if let Some(seconds) = args.idle_timeout {
+        settings.idle_timeout = Duration::from_secs(seconds);
+    }
     if let Some(file) = &args.api_key_file {
         settings.keys = keys(file)?;
+    }
+    #[cfg(feature = "tls")]
+    if let (Some(certificate), Some(key)) = (&args.tls.cert, &args.tls.key) {
+        let mut tls = ConfigTls::new(certificate, key);
+        tls.client_ca.clone_from(&args.tls.client_ca);
+        config.tls = Some(tls);
     }
     let path = path.map_or_else(|| "builtin".into(), Path::to_path_buf);
     config.models.push(ConfigModel::new(name, path, options));

@@ -28,18 +28,20 @@ pub struct Config {
     pub settings: Settings,
     /// How it computes.
     pub runtime: RuntimeOptions,
+    /// Files that encrypt connections.
+    pub tls: Option<ConfigTls>,
     /// Its models, in the order of the file.
     pub models: Vec<ConfigModel>,
 }
 
 /// A model of a [`Config`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ConfigModel {
     /// Its name for clients.
     pub name: String,
     /// A path, the name of a model on a hub, or `builtin`.
-    pub model: String,
+    pub model: PathBuf,
     /// How it is loaded; all instances are the same.
     pub options: ModelOptions,
     /// How many instances there are.
@@ -50,6 +52,25 @@ pub struct ConfigModel {
     pub idle_unload: Option<Duration>,
 }
 
+/// Files for TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConfigTls {
+    /// The certificate, and those between it and the authority that clients know (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM).
+    pub key: PathBuf,
+    /// Authorities of clients: each client must have a certificate of one of them (PEM).
+    pub client_ca: Option<PathBuf>,
+}
+
+impl ConfigTls {
+    /// With a certificate and its key.
+    pub fn new(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        ConfigTls { certificate: certificate.into(), key: key.into(), client_ca: None }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Config {
@@ -57,6 +78,7 @@ impl Default for Config {
             port: 8080,
             settings: Settings::default(),
             runtime: RuntimeOptions::default().driver(Driver::Thread),
+            tls: None,
             models: Vec::new(),
         }
     }
@@ -64,7 +86,7 @@ impl Default for Config {
 
 impl ConfigModel {
     /// One instance of `model`, loaded at once.
-    pub fn new(name: impl Into<String>, model: impl Into<String>, options: ModelOptions) -> Self {
+    pub fn new(name: impl Into<String>, model: impl Into<PathBuf>, options: ModelOptions) -> Self {
         let (name, model) = (name.into(), model.into());
         ConfigModel { name, model, options, instances: 1, pin: true, idle_unload: None }
     }
@@ -108,7 +130,7 @@ impl Config {
             let key = key(name, section)?;
             config.settings.keys.push(key);
         }
-        server::read(server, &mut config)?;
+        server::read(server, &mut config, directory)?;
         let names = |name: &String| config.models.iter().any(|model| model.name == *name);
         if config.models.is_empty() {
             let expected =
@@ -149,11 +171,9 @@ fn model(name: String, mut section: Section<'_>, directory: &Path) -> Result<(Co
     let model = section.text("model")?;
     let model = model
         .ok_or_else(|| section.wrong("model", "expected a path, a name OWNER/NAME or builtin, found none"))?;
+    // As on the command line, but from the file's directory; what is not there may be on a hub.
     let nearby = directory.join(&model);
-    let model = match nearby.to_str() {
-        Some(path) if nearby.exists() => path.to_owned(),
-        _ => model,
-    };
+    let model = if nearby.exists() { nearby } else { model.into() };
     let instances = section.whole("instances")?.unwrap_or(1);
     if !(1..=MAX_INSTANCES).contains(&instances) {
         let expected = format!("a whole number from 1 to {MAX_INSTANCES}");

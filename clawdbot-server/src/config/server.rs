@@ -1,11 +1,12 @@
 //! The table `server`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clawdbot_core::Result;
 
-use super::Config;
 use super::document::Section;
+use super::{Config, ConfigTls};
 use crate::settings::{Fields, Settings};
 
 /// A setting that is a time.
@@ -17,6 +18,7 @@ const SECONDS: &[(&str, Time)] = &[
     ("keep_alive", |settings| &mut settings.keep_alive),
     ("header_timeout", |settings| &mut settings.header_timeout),
     ("body_timeout", |settings| &mut settings.body_timeout),
+    ("idle_timeout", |settings| &mut settings.idle_timeout),
     ("drain_timeout", |settings| &mut settings.drain_timeout),
 ];
 
@@ -25,7 +27,7 @@ const FIELDS: &[(&str, Fields)] =
     &[("known", Fields::Known), ("strict", Fields::Strict), ("lenient", Fields::Lenient)];
 
 /// Reads the table.
-pub(super) fn read(mut section: Section<'_>, config: &mut Config) -> Result<()> {
+pub(super) fn read(mut section: Section<'_>, config: &mut Config, directory: &Path) -> Result<()> {
     if let Some(host) = section.text("host")? {
         config.host = host.parse().map_err(|_| {
             section.unexpected("host", "an address such as \"127.0.0.1\"", &host.as_str().into())
@@ -35,6 +37,7 @@ pub(super) fn read(mut section: Section<'_>, config: &mut Config) -> Result<()> 
         config.port = u16::try_from(port)
             .map_err(|_| section.unexpected("port", "a whole number from 0 to 65535", &port.into()))?;
     }
+    config.tls = tls(&mut section, directory)?;
     let settings = &mut config.settings;
     settings.default_model = section.text("default_model")?;
     if let Some(name) = section.text("fields")? {
@@ -68,6 +71,21 @@ pub(super) fn read(mut section: Section<'_>, config: &mut Config) -> Result<()> 
         settings.cors_origins = origins;
     }
     section.end()
+}
+
+/// The files of TLS.
+fn tls(section: &mut Section<'_>, directory: &Path) -> Result<Option<ConfigTls>> {
+    let mut path = |key| section.text(key).map(|path| path.map(|path| directory.join(path)));
+    let (certificate, key, client_ca) = (path("tls_cert")?, path("tls_key")?, path("tls_client_ca")?);
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some(ConfigTls { certificate, key, client_ca })),
+        (Some(_), None) => Err(section.wrong("tls_cert", "expected tls_key with it, found none")),
+        (None, Some(_)) => Err(section.wrong("tls_key", "expected tls_cert with it, found none")),
+        (None, None) if client_ca.is_some() => {
+            Err(section.wrong("tls_client_ca", "expected tls_cert and tls_key with it, found none"))
+        }
+        (None, None) => Ok(None),
+    }
 }
 
 /// Whether a text is the origin of pages, as browsers send it.

@@ -13,6 +13,8 @@ default_model = "chat"
 fields = "strict"
 max_body = "1MiB"
 drain_timeout = 5
+tls_cert = "cert.pem"
+tls_key = "/keys/key.pem"
 cors_origins = ["https://example.org"]
 
 [runtime]
@@ -50,10 +52,14 @@ fn a_whole_file() {
     assert_eq!(config.runtime.memory_budget, Some(2 << 30));
     assert_eq!(config.runtime.driver, Driver::Thread);
     assert_eq!(config.runtime.swap_directory.as_deref(), Some(Path::new("/etc/clawdbot/swap")));
+    assert_eq!(config.tls, Some(ConfigTls::new("/etc/clawdbot/cert.pem", "/keys/key.pem")));
     let [chat, embed] = &config.models[..] else { panic!("two models") };
     assert_eq!((chat.name.as_str(), chat.instances, chat.pin), ("chat", 2, true));
     assert_eq!(chat.options.max_queue, Some(10));
-    assert_eq!((embed.name.as_str(), embed.model.as_str(), embed.pin), ("org/embed", "org/embed", false));
+    assert_eq!(
+        (embed.name.as_str(), embed.model.as_path(), embed.pin),
+        ("org/embed", Path::new("org/embed"), false)
+    );
     assert_eq!(embed.idle_unload, Some(Duration::from_secs(60)));
     let [key] = &settings.keys[..] else { panic!("a key") };
     assert_eq!(key.sha256, KeyLimits::of_key("team", "secret").sha256);
@@ -88,11 +94,11 @@ fn errors_name_file_line_and_key() {
         (
             "threads = 4",
             "threads = 0",
-            "line 12, key runtime.threads: expected a whole number from 1 to 1024, found 0",
+            "line 14, key runtime.threads: expected a whole number from 1 to 1024, found 0",
         ),
-        ("threads = 4", "driver = \"caller\"", "line 12, key runtime.driver: expected thread"),
-        ("\"2GiB\"", "\"2GB1\"", "line 13, key runtime.memory_budget: expected a number of bytes"),
-        ("weights = \"f32\"", "weights = \"f33\"", "line 20, key models.chat.weights: expected one of int8"),
+        ("threads = 4", "driver = \"caller\"", "line 14, key runtime.driver: expected thread"),
+        ("\"2GiB\"", "\"2GB1\"", "line 15, key runtime.memory_budget: expected a number of bytes"),
+        ("weights = \"f32\"", "weights = \"f33\"", "line 22, key models.chat.weights: expected one of int8"),
         ("max_queue = 10", "max_que = 10", "key models.chat.max_que: "),
         ("instances = 2", "instances = 0", "key models.chat.instances: expected a whole number from 1"),
         (
@@ -109,16 +115,16 @@ fn errors_name_file_line_and_key() {
             "key keys.team.requests_per_minute: expected",
         ),
         ("priority = 20", "priority = 101", "key keys.team.priority: expected a whole number from 0 to 100"),
-        ("model = \"builtin\"", "", "line 17, key models.chat.model: expected a path"),
-        ("[runtime]", "[runtim]", "line 11, key runtim: "),
-        ("[runtime]", "[runtime", "line 11: "),
+        ("model = \"builtin\"", "", "line 19, key models.chat.model: expected a path"),
+        ("[runtime]", "[runtim]", "line 13, key runtim: "),
+        ("[runtime]", "[runtime", "line 13: "),
         (
             "threads = 4",
             "threads = 99999999999999999999",
-            "line 12, key runtime.threads: expected a number from",
+            "line 14, key runtime.threads: expected a number from",
         ),
-        ("threads = 4", "threads = 1979-05-27", "line 12, key runtime.threads: expected a text"),
-        ("threads = 4", "threads = nan", "line 12, key runtime.threads: expected a finite number"),
+        ("threads = 4", "threads = 1979-05-27", "line 14, key runtime.threads: expected a text"),
+        ("threads = 4", "threads = nan", "line 14, key runtime.threads: expected a finite number"),
     ] {
         assert!(WHOLE.contains(from), "{from}");
         let error = config(&WHOLE.replacen(from, to, 1)).expect_err(to);

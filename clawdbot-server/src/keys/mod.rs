@@ -5,6 +5,8 @@ mod limits;
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, StatusCode, header};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use clawdbot_core::{Error, ErrorKind};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -69,6 +71,19 @@ pub(crate) fn digest_of(text: &str) -> Option<KeyDigest> {
         *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     }
     Some(digest)
+}
+
+/// A new key of 256 random bits, and its SHA-256 in hexadecimal digits.
+///
+/// # Errors
+/// `Io` if the system gives no random numbers.
+pub fn new_key() -> Result<(String, String), Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(ErrorKind::Io, format!("random numbers: {error}")))?;
+    let key = format!("cb-{}", BASE64_URL_SAFE_NO_PAD.encode(bytes));
+    let digest = Sha256::digest(key.as_bytes());
+    Ok((key, digest.iter().map(|byte| format!("{byte:02x}")).collect()))
 }
 
 /// A key with what has been used of its limits.
@@ -144,6 +159,13 @@ mod tests {
         for wrong in ["", "2b", &text[1..], &text.replace('2', "g"), &text.replace('2', "é")] {
             assert_eq!(digest_of(wrong), None);
         }
+    }
+
+    #[test]
+    fn new_keys_are_accepted() {
+        let (key, digest) = new_key().expect("random numbers");
+        assert_eq!(digest_of(&digest), Some(KeyLimits::of_key("a", &key).sha256));
+        assert!(key.len() == 46 && new_key().expect("random numbers").0 != key, "{key}");
     }
 
     #[test]
