@@ -1,7 +1,8 @@
 //! The models that a server has, and how it answers.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Instant;
 
 use clawdbot_core::{
@@ -9,6 +10,7 @@ use clawdbot_core::{
     Prompt,
 };
 
+use crate::access::AccessRecord;
 use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::ids;
@@ -16,10 +18,20 @@ use crate::keys::Keys;
 use crate::settings::Settings;
 
 /// The models that a server has, and how it answers. Clones are the same.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct App(Arc<Inner>);
 
-#[derive(Debug)]
+type AccessHook = dyn Fn(&AccessRecord) + Send + Sync;
+
+impl fmt::Debug for App {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App")
+            .field("models", &self.names())
+            .field("settings", &self.settings())
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     pool: ModelPool,
     settings: RwLock<Arc<Settings>>,
@@ -32,6 +44,7 @@ struct Inner {
     /// Whether nothing else begins.
     draining: AtomicBool,
     counters: Counters,
+    access: OnceLock<Box<AccessHook>>,
 }
 
 /// Cancels a call unless it has ended.
@@ -61,7 +74,17 @@ impl App {
         let (ending, draining) = (AtomicBool::new(false), AtomicBool::new(false));
         let counters = Counters::default();
         let settings = RwLock::new(Arc::new(settings));
-        let app = App(Arc::new(Inner { pool, settings, keys, started, created, ending, draining, counters }));
+        let app = App(Arc::new(Inner {
+            pool,
+            settings,
+            keys,
+            started,
+            created,
+            ending,
+            draining,
+            counters,
+            access: OnceLock::new(),
+        }));
         check_default(&app.settings(), &app.names())?;
         Ok(app)
     }
@@ -82,6 +105,21 @@ impl App {
         *keys = Arc::new(Keys::new(&settings.keys, &keys));
         *self.0.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         Ok(())
+    }
+
+    /// Calls `log` with each request that ends, on the thread that has served it: it should not wait. The first one stays.
+    pub fn on_access(&self, log: impl Fn(&AccessRecord) + Send + Sync + 'static) {
+        let _ = self.0.access.set(Box::new(log));
+    }
+
+    pub(crate) fn has_access_log(&self) -> bool {
+        self.0.access.get().is_some()
+    }
+
+    pub(crate) fn tell_access(&self, record: &AccessRecord) {
+        if let Some(log) = self.0.access.get() {
+            log(record);
+        }
     }
 
     /// Its models.

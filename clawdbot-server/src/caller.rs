@@ -9,8 +9,10 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use clawdbot_core::{CancelHandle, Error, ErrorKind, GenerateOptions, Model};
 
+use crate::access::Notes;
 use crate::app::App;
 use crate::fault::Fault;
+use crate::kept::Keep;
 use crate::keys::{Key, Running};
 use crate::prompt::Ask;
 
@@ -27,23 +29,27 @@ pub(crate) struct Holder {
     key: Option<Arc<Key>>,
     /// The request, which counts until its answer has ended.
     running: Option<Arc<Running>>,
+    /// For the access log.
+    notes: Notes,
 }
+
+/// A request counts until all of its answer is sent.
+impl Keep for Holder {}
 
 impl Holder {
     /// The holder of `key`, with a request that begins if it is `counted`.
-    pub(crate) fn new(key: Option<Arc<Key>>, counted: bool) -> Result<Self, Fault> {
+    pub(crate) fn new(key: Option<Arc<Key>>, counted: bool, notes: Notes) -> Result<Self, Fault> {
+        if let Some(key) = &key {
+            notes.key(&key.limits.name);
+        }
         let begun = key.as_ref().filter(|_| counted).map(|key| Running::begin(key, Instant::now()));
         let running = begun.transpose()?.map(Arc::new);
-        Ok(Holder { key, running })
-    }
-
-    /// What the key is called.
-    pub(crate) fn name(&self) -> Option<&str> {
-        self.key.as_ref().map(|key| key.limits.name.as_str())
+        Ok(Holder { key, running, notes })
     }
 
     /// Takes tokens that were used from the key's limit.
     pub(crate) fn used(&self, tokens: usize) {
+        self.notes.tokens(tokens);
         if let Some(running) = &self.running {
             running.used(tokens);
         }
@@ -96,7 +102,7 @@ impl Caller {
         let (mut names, settings) = (self.names(), self.settings());
         let asked = match asked.or_else(|| settings.default_model.clone()) {
             Some(asked) => asked,
-            None if names.len() == 1 => return Ok(names.remove(0)),
+            None if names.len() == 1 => names.remove(0),
             None => {
                 let message = format!("field model: expected one of {}, found none", names.join(", "));
                 return Err(Fault::invalid(message).at("model"));
@@ -104,6 +110,7 @@ impl Caller {
         };
         let meant = settings.aliases.get(&asked).unwrap_or(&asked);
         if names.contains(meant) {
+            self.holder.notes.model(meant);
             return Ok(meant.clone());
         }
         let message = format!("field model: expected one of {}, found {asked:?}", names.join(", "));

@@ -19,6 +19,7 @@
 //! programs that have a server of their own.
 #![forbid(unsafe_code)]
 
+mod access;
 mod answers;
 mod app;
 mod body;
@@ -29,6 +30,7 @@ mod fault;
 mod fields;
 mod health;
 mod ids;
+mod kept;
 mod keys;
 mod listen;
 mod metrics;
@@ -43,6 +45,7 @@ mod sse;
 mod tls;
 mod tokens;
 
+pub use access::AccessRecord;
 pub use app::App;
 pub use config::{Config, ConfigModel, ConfigTls};
 pub use keys::{KeyLimits, new_key};

@@ -9,12 +9,13 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use http_body_util::BodyExt as _;
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use crate::access::{Notes, logged};
 use crate::app::App;
 use crate::caller::Holder;
 use crate::fault::{Fault, Shape};
+use crate::kept::kept;
 use crate::settings::Settings;
 use crate::{health, ids, metrics, native, openai, rerank, tokens};
 
@@ -118,7 +119,7 @@ const ROUTES: &[Route] = &[
     Route { path: "/version", shape: Shape::Native, access: Access::Open, handler: || get(health::version) },
 ];
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How long browsers may remember it.
 const CORS_AGE: Duration = Duration::from_secs(600);
 /// Most bytes of a client's own request id.
@@ -154,6 +155,7 @@ pub fn router(app: App) -> Router {
         .method_not_allowed_fallback(other)
         .layer(middleware::map_response(|response: Response| async { told(Shape::OpenAi, response) }))
         .layer(middleware::from_fn(with_id))
+        .layer(middleware::from_fn_with_state(app.clone(), logged))
         .with_state(app)
 }
 
@@ -213,15 +215,10 @@ fn is_too_long(error: &axum::Error) -> bool {
 
 /// Asks for a key, if the server has keys. A request counts until the last byte of its answer.
 async fn held(app: App, counted: bool, mut request: Request, next: Next) -> Result<Response, Fault> {
-    let holder = Holder::new(app.keys().of(request.headers())?, counted)?;
+    let notes = request.extensions().get::<Notes>().cloned().unwrap_or_default();
+    let holder = Holder::new(app.keys().of(request.headers())?, counted, notes)?;
     request.extensions_mut().insert(holder.clone());
-    let response = next.run(request).await;
-    Ok(response.map(|body| {
-        Body::new(body.map_frame(move |frame| {
-            let _until_then = &holder;
-            frame
-        }))
-    }))
+    Ok(kept(next.run(request).await, holder))
 }
 
 /// Gives the answer the request's id, or one of its own.
