@@ -112,6 +112,11 @@ impl App {
         let _ = self.0.access.set(Box::new(log));
     }
 
+    /// Counts a request that the log could not take, for `/metrics`.
+    pub fn count_lost_access(&self) {
+        self.0.counters.access_log_lost.up();
+    }
+
     pub(crate) fn has_access_log(&self) -> bool {
         self.0.access.get().is_some()
     }

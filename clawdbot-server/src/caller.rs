@@ -99,12 +99,14 @@ impl Caller {
 
     /// The name of the model that a request gets that asks for `asked`.
     pub(crate) fn name_of(&self, asked: Option<String>) -> Result<String, Fault> {
-        let (mut names, settings) = (self.names(), self.settings());
-        let asked = match asked.or_else(|| settings.default_model.clone()) {
-            Some(asked) => asked,
-            None if names.len() == 1 => names.remove(0),
-            None => {
-                let message = format!("field model: expected one of {}, found none", names.join(", "));
+        let (names, settings) = (self.names(), self.settings());
+        let known =
+            || if names.is_empty() { "no model".to_owned() } else { format!("one of {}", names.join(", ")) };
+        let asked = match (asked.or_else(|| settings.default_model.clone()), &names[..]) {
+            (Some(asked), _) => asked,
+            (None, [only]) => only.clone(),
+            (None, _) => {
+                let message = format!("field model: expected {}, found none", known());
                 return Err(Fault::invalid(message).at("model"));
             }
         };
@@ -113,7 +115,7 @@ impl Caller {
             self.holder.notes.model(meant);
             return Ok(meant.clone());
         }
-        let message = format!("field model: expected one of {}, found {asked:?}", names.join(", "));
+        let message = format!("field model: expected {}, found {asked:?}", known());
         let fault: Fault = Error::new(ErrorKind::NotFound, message).with("field", "model").into();
         Err(fault.coded("model_not_found"))
     }

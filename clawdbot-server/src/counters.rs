@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a server counts.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    pub(crate) access_log_lost: Counter,
     pub(crate) connections: Counter,
     pub(crate) connections_open: Counter,
     pub(crate) tls_handshakes_failed: Counter,

@@ -120,6 +120,9 @@ const OF_SERVER: &[OfServer] = &[
         MetricType::Counter,
         |c| Some(c.tls_handshakes_failed.get()),
     ),
+    of_server("access_log_lost", "Requests that the access log could not take", MetricType::Counter, |c| {
+        Some(c.access_log_lost.get())
+    }),
     of_server("tls_reloads", "How often certificates were read again", MetricType::Counter, |c| {
         Some(c.tls_reloads.get())
     }),

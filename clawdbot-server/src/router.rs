@@ -146,13 +146,11 @@ pub fn router(app: App) -> Router {
     let other = || async {
         Fault::invalid("expected another method for this path").with_status(StatusCode::METHOD_NOT_ALLOWED)
     };
-    let router = match cors(&app.settings()) {
-        Some(cors) => router.layer(cors),
-        None => router,
-    };
+    router = router.fallback(nothing).method_not_allowed_fallback(other);
+    if let Some(cors) = cors(&app.settings()) {
+        router = router.layer(cors);
+    }
     router
-        .fallback(nothing)
-        .method_not_allowed_fallback(other)
         .layer(middleware::map_response(|response: Response| async { told(Shape::OpenAi, response) }))
         .layer(middleware::from_fn(with_id))
         .layer(middleware::from_fn_with_state(app.clone(), logged))

@@ -27,13 +27,16 @@ pub(crate) struct ServeArgs {
     /// The same as MODEL
     #[arg(short, long, visible_alias = "model-path", value_name = "MODEL")]
     model: Option<PathBuf>,
-    /// File with all of that in TOML: models, runtime, server and API keys (docs/server.md); other flags but --host, --port,
-    /// --check, --insecure, --offline and --quiet are refused with it
+    /// File with all of that in TOML: models, runtime, server and API keys (docs/server.md); flags of the model, the runtime and limits are
+    /// refused with it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout", "idle_timeout"])]
     pub(crate) config: Option<PathBuf>,
     /// File with API keys, one in a line: requests need one of them
     #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
+    /// File for a line of JSON about each request, without prompts, answers and keys; - for stderr. SIGHUP opens it again
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
     /// Name of the model for clients [default: builtin, or the last part of MODEL]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

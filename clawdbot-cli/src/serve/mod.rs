@@ -1,6 +1,7 @@
 //! `clawdbot serve`
 
 mod config;
+mod log;
 mod place;
 mod reload;
 mod signals;
@@ -16,6 +17,7 @@ use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, Outcome, note, print, print_line};
 use crate::report::bytes;
+use log::AccessLog;
 use place::{Place, check_protection};
 use reload::Reload;
 use signals::stopped;
@@ -39,10 +41,17 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Outcome, Failure> {
         pool.add(&model.name, model.pooled(source))?;
     }
     let app = App::new(pool, config.settings.clone())?;
+    let log = args.access_log.as_ref().map(|path| AccessLog::start(&app, path)).transpose()?;
     // While it serves, Ctrl-C ends the server rather than the process; the second one the process.
     let work = Work::begin();
     let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    threads.map_err(|error| system("threads", &error))?.block_on(serving(app, config, place, args))?;
+    threads.map_err(|error| system("threads", &error))?.block_on(serving(
+        app,
+        config,
+        place,
+        log.as_ref(),
+        args,
+    ))?;
     drop(work);
     Ok(Outcome::Done)
 }
@@ -90,7 +99,13 @@ fn check(runtime: &Runtime, config: &Config, sources: &[Source]) -> Result<Outco
     Ok(if all_fit { Outcome::Done } else { Outcome::Failed })
 }
 
-async fn serving(app: App, config: Config, place: Place, args: &ServeArgs) -> Result<(), Failure> {
+async fn serving(
+    app: App,
+    config: Config,
+    place: Place,
+    log: Option<&AccessLog>,
+    args: &ServeArgs,
+) -> Result<(), Failure> {
     #[cfg(feature = "tls")]
     let protection =
         crate::tls::protection(&app, config.tls.as_ref(), args.tls.self_signed, place.ip()?, args.quiet)?;
@@ -149,6 +164,9 @@ async fn serving(app: App, config: Config, place: Place, args: &ServeArgs) -> Re
     let reloads = async {
         loop {
             hangups().await;
+            if let Some(log) = log {
+                log.reopen();
+            }
             reload.run();
         }
     };

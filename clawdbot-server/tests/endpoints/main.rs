@@ -5,6 +5,7 @@ mod chat;
 mod completions;
 mod connections;
 mod generate;
+mod keys;
 mod shared;
 mod support;
 mod texts;
