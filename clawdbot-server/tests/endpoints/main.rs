@@ -1,6 +1,8 @@
 //! Endpoints over the built-in model, and what they have in common.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod chat;
 mod completions;
 mod connections;
@@ -8,3 +10,5 @@ mod generate;
 mod shared;
 mod support;
 mod texts;
+#[cfg(feature = "tls")]
+mod tls;
