@@ -1,6 +1,8 @@
 //! Endpoints over the built-in model, and what they have in common.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[cfg(feature = "tls")]
+mod certificates;
 mod chat;
 mod completions;
 mod connections;
@@ -9,3 +11,5 @@ mod keys;
 mod shared;
 mod support;
 mod texts;
+#[cfg(feature = "tls")]
+mod tls;
