@@ -87,7 +87,7 @@ fn wrong(content: &Content, expected: &'static str, found: impl ToString) -> Tls
 fn told(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { end_marker } => {
-            format!("no line {:?}", String::from_utf8_lossy(end_marker))
+            format!("no line -----END {}-----", String::from_utf8_lossy(end_marker))
         }
         pem::Error::IllegalSectionStart { .. } => "a line that begins a section wrongly".to_owned(),
         other => other.to_string(),
