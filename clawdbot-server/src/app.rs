@@ -10,11 +10,11 @@ use clawdbot_core::{
     Prompt,
 };
 
-use crate::access::AccessRecord;
 use crate::counters::Counters;
 use crate::fault::Fault;
 use crate::ids;
 use crate::keys::Keys;
+use crate::record::AccessRecord;
 use crate::settings::Settings;
 
 /// The models that a server has, and how it answers. Clones are the same.

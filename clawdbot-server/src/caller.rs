@@ -9,12 +9,12 @@ use axum::http::StatusCode;
 use axum::http::request::Parts;
 use clawdbot_core::{CancelHandle, Error, ErrorKind, GenerateOptions, Model};
 
-use crate::access::Notes;
 use crate::app::App;
 use crate::fault::Fault;
 use crate::kept::Keep;
 use crate::keys::{Key, Running};
 use crate::prompt::Ask;
+use crate::record::Notes;
 
 /// Who asks: the application with the limits of a key, if keys are needed.
 #[derive(Debug, Clone)]

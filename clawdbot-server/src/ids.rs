@@ -1,4 +1,9 @@
-//! Ids of answers, and the time.
+//! Ids of requests and answers, and the time.
+
+use axum::http::HeaderName;
+
+/// The header with the id of a request.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An id that no other answer has: `prefix` and 24 letters and digits.
 pub(crate) fn id(prefix: &str) -> String {

@@ -37,6 +37,7 @@ mod metrics;
 mod native;
 mod openai;
 mod prompt;
+mod record;
 mod rerank;
 mod router;
 mod settings;
@@ -45,11 +46,11 @@ mod sse;
 mod tls;
 mod tokens;
 
-pub use access::AccessRecord;
 pub use app::App;
 pub use config::{Config, ConfigModel, ConfigTls};
 pub use keys::{KeyLimits, new_key};
 pub use listen::{Listener, serve};
+pub use record::AccessRecord;
 pub use router::router;
 pub use settings::{Fields as FieldPolicy, Settings};
 #[cfg(feature = "tls")]

@@ -11,11 +11,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-use crate::access::{Notes, logged};
+use crate::access::logged;
 use crate::app::App;
 use crate::caller::Holder;
 use crate::fault::{Fault, Shape};
+use crate::ids::REQUEST_ID;
 use crate::kept::kept;
+use crate::record::Notes;
 use crate::settings::Settings;
 use crate::{health, ids, metrics, native, openai, rerank, tokens};
 
@@ -119,7 +121,6 @@ const ROUTES: &[Route] = &[
     Route { path: "/version", shape: Shape::Native, access: Access::Open, handler: || get(health::version) },
 ];
 
-pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// How long browsers may remember it.
 const CORS_AGE: Duration = Duration::from_secs(600);
 /// Most bytes of a client's own request id.
