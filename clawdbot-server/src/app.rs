@@ -12,6 +12,7 @@ use clawdbot_core::{
 
 use crate::fault::Fault;
 use crate::ids;
+use crate::openai::responses::Store;
 use crate::settings::Settings;
 
 /// The models that a server has, and how it answers. Clones are the same.
@@ -22,6 +23,8 @@ pub struct App(Arc<Inner>);
 struct Inner {
     pool: ModelPool,
     settings: Settings,
+    /// Responses that later ones may follow.
+    responses: Store,
     started: Instant,
     /// When that was, in seconds since 1970.
     created: i64,
@@ -52,7 +55,8 @@ impl App {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "driver"));
         }
         let (started, created) = (Instant::now(), ids::now());
-        let app = Inner { pool, settings, started, created, draining: AtomicBool::new(false) };
+        let responses = Store::new(settings.max_stored_responses, settings.max_stored_bytes);
+        let app = Inner { pool, settings, responses, started, created, draining: AtomicBool::new(false) };
         let app = App(Arc::new(app));
         if let Some(name) = &app.settings().default_model
             && !app.names().contains(name)
@@ -72,6 +76,11 @@ impl App {
     /// Its models.
     pub fn pool(&self) -> &ModelPool {
         &self.0.pool
+    }
+
+    /// Responses that later ones may follow.
+    pub(crate) fn responses(&self) -> &Store {
+        &self.0.responses
     }
 
     /// Lets what has begun go on, and begins nothing else: `/health/ready` says so, and requests are refused.

@@ -33,6 +33,17 @@ const ROUTES: &[Route] = &[
         shape: Shape::OpenAi,
         handler: || post(openai::completions::complete_text),
     },
+    Route { path: "/v1/responses", shape: Shape::OpenAi, handler: || post(openai::responses::create) },
+    Route {
+        path: "/v1/responses/{id}",
+        shape: Shape::OpenAi,
+        handler: || get(openai::responses::retrieve).delete(openai::responses::remove),
+    },
+    Route {
+        path: "/v1/responses/{id}/input_items",
+        shape: Shape::OpenAi,
+        handler: || get(openai::responses::input_items),
+    },
     Route { path: "/v1/embeddings", shape: Shape::OpenAi, handler: || post(openai::embeddings::embed) },
     Route { path: "/v1/rerank", shape: Shape::OpenAi, handler: || post(rerank::rerank) },
     Route { path: "/v1/score", shape: Shape::OpenAi, handler: || post(rerank::score) },

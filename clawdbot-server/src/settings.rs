@@ -39,6 +39,10 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// Most connections at a time; further ones wait.
     pub max_connections: usize,
+    /// Most bytes of stored responses (`/v1/responses`); those that were used least recently are dropped first.
+    pub max_stored_bytes: usize,
+    /// Most of them.
+    pub max_stored_responses: usize,
 }
 
 impl Default for Settings {
@@ -54,6 +58,8 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(30),
             max_connections: 4096,
+            max_stored_bytes: 64 << 20,
+            max_stored_responses: 4096,
         }
     }
 }
