@@ -73,7 +73,7 @@ fn tokens(completion: &Completion) -> usize {
 }
 
 /// Whether all completions of a prompt are made together.
-fn together(options: &GenerateOptions) -> bool {
+pub(crate) fn together(options: &GenerateOptions) -> bool {
     options.n > 1 || options.num_beams > 1 || options.best_of.is_some_and(|best_of| best_of > 1)
 }
 

@@ -16,6 +16,7 @@ use crate::ids;
 use crate::keys::Keys;
 use crate::record::AccessRecord;
 use crate::settings::Settings;
+use crate::store::Store;
 
 /// The models that a server has, and how it answers. Clones are the same.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ impl fmt::Debug for App {
 struct Inner {
     pool: ModelPool,
     settings: RwLock<Arc<Settings>>,
+    /// Responses that later ones may follow.
+    responses: Store,
     started: Instant,
     /// When that was, in seconds since 1970.
     created: i64,
@@ -72,12 +75,14 @@ impl App {
         let (started, created) = (Instant::now(), ids::now());
         let keys = RwLock::new(Arc::new(Keys::new(&settings.keys, &Keys::default())));
         let (ending, draining) = (AtomicBool::new(false), AtomicBool::new(false));
+        let responses = Store::new(settings.max_stored_responses, settings.max_stored_bytes);
         let counters = Counters::default();
         let settings = RwLock::new(Arc::new(settings));
         let app = App(Arc::new(Inner {
             pool,
             settings,
             keys,
+            responses,
             started,
             created,
             ending,
@@ -143,6 +148,11 @@ impl App {
 
     pub(crate) fn is_ending(&self) -> bool {
         self.0.ending.load(Ordering::Relaxed) || self.is_draining()
+    }
+
+    /// Responses that later ones may follow.
+    pub(crate) fn responses(&self) -> &Store {
+        &self.0.responses
     }
 
     /// Lets what has begun go on, and begins nothing else: `/health/ready` says so, and requests are refused.

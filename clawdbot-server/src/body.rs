@@ -72,6 +72,11 @@ impl Body {
         Ok((Body(fields), Ignored(ignored)))
     }
 
+    /// The field `name`.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// Takes the field `name`.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(name)

@@ -15,6 +15,7 @@ use crate::kept::Keep;
 use crate::keys::{Key, Running};
 use crate::prompt::Ask;
 use crate::record::Notes;
+use crate::store::Shelf;
 
 /// Who asks: the application with the limits of a key, if keys are needed.
 #[derive(Debug, Clone)]
@@ -88,6 +89,11 @@ impl Caller {
 
     pub(crate) fn holder(&self) -> &Holder {
         &self.holder
+    }
+
+    /// Responses that later ones may follow: those of this key.
+    pub(crate) fn responses(&self) -> Shelf<'_> {
+        self.app.responses().of(self.holder.key.as_ref().map_or("", |key| &key.limits.name))
     }
 
     /// Names of the models that may be asked for, in their order.

@@ -42,6 +42,7 @@ mod rerank;
 mod router;
 mod settings;
 mod sse;
+mod store;
 #[cfg(feature = "tls")]
 mod tls;
 mod tokens;

@@ -62,6 +62,24 @@ const ROUTES: &[Route] = &[
         handler: || post(openai::completions::complete_text),
     },
     Route {
+        path: "/v1/responses",
+        shape: Shape::OpenAi,
+        access: Access::Counted,
+        handler: || post(openai::responses::create),
+    },
+    Route {
+        path: "/v1/responses/{id}",
+        shape: Shape::OpenAi,
+        access: Access::Key,
+        handler: || get(openai::responses::retrieve).delete(openai::responses::remove),
+    },
+    Route {
+        path: "/v1/responses/{id}/input_items",
+        shape: Shape::OpenAi,
+        access: Access::Key,
+        handler: || get(openai::responses::input_items),
+    },
+    Route {
         path: "/v1/embeddings",
         shape: Shape::OpenAi,
         access: Access::Counted,

@@ -54,6 +54,10 @@ pub struct Settings {
     pub linger: Duration,
     /// Most connections at a time; further ones wait.
     pub max_connections: usize,
+    /// Most bytes of stored responses (`/v1/responses`); those that were used least recently are dropped first.
+    pub max_stored_bytes: usize,
+    /// Most of them.
+    pub max_stored_responses: usize,
 }
 
 impl Default for Settings {
@@ -74,6 +78,8 @@ impl Default for Settings {
             drain_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(1),
             max_connections: 4096,
+            max_stored_bytes: 64 << 20,
+            max_stored_responses: 4096,
         }
     }
 }

@@ -84,7 +84,7 @@ const CRATES: &[Crate] = &[
         layers: &[
             &["counters", "fields", "ids", "kept", "record"],
             &["fault"],
-            &["keys"],
+            &["keys", "store"],
             &["settings"],
             &["body", "config"],
             &["app"],

@@ -92,15 +92,7 @@ fn asked(mut body: Body, ignored: &mut Ignored) -> Result<Asked, Fault> {
     let tools = body.take("tools").filter(|tools| tools.as_array().is_none_or(|tools| !tools.is_empty()));
     let stream = stream_options(&mut body)?;
     list_of_stops(&mut body);
-    if let Some(most) = body.whole("max_completion_tokens")? {
-        // Some clients send both.
-        if let Some(other) = body.take("max_tokens").filter(|other| *other != most) {
-            let message =
-                format!("field max_tokens: expected max_completion_tokens, {most}, or none, found {other}");
-            return Err(Fault::invalid(message).at("max_tokens"));
-        }
-        body.set("max_tokens", most);
-    }
+    max_tokens(&mut body, "max_completion_tokens")?;
     match (body.flag("logprobs")?, body.whole("top_logprobs")?) {
         (true, top) => body.set("logprobs", top.unwrap_or(0)),
         (false, None | Some(0)) => {}
@@ -110,7 +102,14 @@ fn asked(mut body: Body, ignored: &mut Ignored) -> Result<Asked, Fault> {
         }
     }
     if let Some(format) = body.object("response_format")? {
-        response_format(&mut body, &format)?;
+        let schema = format.get("json_schema").and_then(|named| named.get("schema"));
+        let schema = schema.or_else(|| format.get("schema"));
+        constrain(
+            &mut body,
+            &format,
+            schema,
+            ["response_format.type", "response_format.json_schema.schema"],
+        )?;
     }
     if let Some(modalities) = body.take("modalities")
         && modalities != json!(["text"])
@@ -118,47 +117,69 @@ fn asked(mut body: Body, ignored: &mut Ignored) -> Result<Asked, Fault> {
         return Err(Fault::field("modalities", "[\"text\"]", &modalities));
     }
     let choice = body.take("tool_choice");
-    let choice = choice.as_ref().map(tool_choice).transpose()?;
-    match choice {
-        // Clients say so without tools, too.
-        Some(choice) if tools.is_some() || !matches!(choice.as_str(), "auto" | "none") => {
-            body.set("tool_choice", choice);
-        }
-        Some(_) => ignored.add("tool_choice"),
-        None => {}
+    if let Some(choice) = choice.as_ref().map(tool_choice).transpose()? {
+        choose(&mut body, choice, tools.is_some(), ignored);
     }
     let mut variables = body.object("chat_template_kwargs")?.unwrap_or_default();
     if let Some(effort) = body.text("reasoning_effort")? {
         variables.entry("reasoning_effort").or_insert(effort.into());
     }
     let options: GenerateOptions = body.options()?;
-    let strict = tools.as_ref().and_then(Value::as_array).is_some_and(|tools| tools.iter().any(is_strict));
-    let enforced = !matches!(options.tool_choice.as_str(), "auto" | "none")
-        || (options.tool_choice == "auto" && (strict || !options.parallel_tool_calls));
+    let enforced = enforces(&options, tools.as_ref());
     let chat = Chat::new(normalized(messages)?).tools(tools).variables(variables);
     Ok(Asked { chat, options, stream, enforced })
+}
+
+/// Takes the field `name`, which is `max_tokens` in other words.
+pub(super) fn max_tokens(body: &mut Body, name: &str) -> Result<(), Fault> {
+    let Some(most) = body.whole(name)? else { return Ok(()) };
+    // Some clients send both.
+    if let Some(other) = body.take("max_tokens").filter(|other| *other != most) {
+        let message = format!("field max_tokens: expected {name}, {most}, or none, found {other}");
+        return Err(Fault::invalid(message).at("max_tokens"));
+    }
+    body.set("max_tokens", most);
+    Ok(())
+}
+
+/// Sets the option `tool_choice`. Clients send the choices that are none without tools, too.
+pub(super) fn choose(body: &mut Body, choice: String, has_tools: bool, ignored: &mut Ignored) {
+    match has_tools || !matches!(choice.as_str(), "auto" | "none") {
+        true => body.set("tool_choice", choice),
+        false => ignored.add("tool_choice"),
+    }
+}
+
+/// Whether calls follow a grammar.
+pub(super) fn enforces(options: &GenerateOptions, tools: Option<&Value>) -> bool {
+    let strict = tools.and_then(Value::as_array).is_some_and(|tools| tools.iter().any(is_strict));
+    match options.tool_choice.as_str() {
+        "auto" => strict || !options.parallel_tool_calls,
+        choice => choice != "none",
+    }
 }
 
 fn is_strict(tool: &Value) -> bool {
     [tool.pointer("/function/strict"), tool.get("strict")].contains(&Some(&Value::Bool(true)))
 }
 
-/// Sets the constraint of a `response_format`.
-fn response_format(body: &mut Body, format: &Map<String, Value>) -> Result<(), Fault> {
-    let expected = "text, json_object or json_schema";
+/// Sets the constraint of a format with its schema; `paths` are those of its type and of its schema, for errors.
+pub(super) fn constrain(
+    body: &mut Body,
+    format: &Map<String, Value>,
+    schema: Option<&Value>,
+    paths: [&str; 2],
+) -> Result<(), Fault> {
     match format.get("type").and_then(Value::as_str) {
         Some("text") => {}
         Some("json_object") => body.set("json_object", true),
         Some("json_schema") => {
-            let schema = format.get("json_schema").and_then(|named| named.get("schema"));
-            let schema = schema.or_else(|| format.get("schema"));
-            let schema =
-                schema.ok_or_else(|| missing("response_format.json_schema.schema", "a JSON Schema"))?;
+            let schema = schema.ok_or_else(|| missing(paths[1], "a JSON Schema"))?;
             body.set("json_schema", schema.clone());
         }
         _ => {
             let found = format.get("type").unwrap_or(&Value::Null);
-            return Err(Fault::field("response_format.type", expected, found));
+            return Err(Fault::field(paths[0], "text, json_object or json_schema", found));
         }
     }
     Ok(())

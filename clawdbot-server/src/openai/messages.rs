@@ -50,20 +50,25 @@ fn normal(at: usize, mut message: Map<String, Value>) -> Result<Map<String, Valu
 /// The texts of parts, a line each.
 fn text_of(path: &str, parts: &[Value]) -> Result<String, Fault> {
     let texts = parts.iter().enumerate().map(|(at, part)| {
-        let text = match part {
-            Value::String(text) => Some(text.as_str()),
-            part => match part.get("type").and_then(Value::as_str) {
-                Some("text" | "input_text" | "output_text") => part.get("text").and_then(Value::as_str),
-                Some("refusal") => part.get("refusal").and_then(Value::as_str),
-                _ => None,
-            },
-        };
-        text.ok_or_else(|| {
+        part_text(part).ok_or_else(|| {
             let expected = r#"a part such as {"type": "text", "text": "Hello"} (models read text only)"#;
             Fault::field(&format!("{path}[{at}]"), expected, part).at("messages")
         })
     });
     Ok(texts.collect::<Result<Vec<_>, _>>()?.join("\n"))
+}
+
+/// The text of a part, if it is one of text.
+pub(super) fn part_text(part: &Value) -> Option<&str> {
+    if let Value::String(text) = part {
+        return Some(text);
+    }
+    let key = match part.get("type")?.as_str()? {
+        "text" | "input_text" | "output_text" => "text",
+        "refusal" => "refusal",
+        _ => return None,
+    };
+    part.get(key)?.as_str()
 }
 
 /// Makes an object of the arguments of a call, which clients send as text and templates write.

@@ -7,6 +7,7 @@ pub(crate) mod embeddings;
 mod logprobs;
 mod messages;
 pub(crate) mod models;
+pub(crate) mod responses;
 
 use clawdbot_core::{Completion, FinishReason, Usage};
 use serde_json::{Value, json};
