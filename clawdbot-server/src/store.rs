@@ -205,10 +205,9 @@ mod tests {
         assert!(store.get("e").is_some() && all.inner().bytes <= all.most_bytes);
         // The same id again takes its place.
         assert!(store.put("e", entry(1, None)));
-        assert_eq!(
-            all.inner().bytes,
-            all.inner().entries.values().map(|(_, one)| one.bytes()).sum::<usize>()
-        );
+        let inner = all.inner();
+        assert_eq!(inner.bytes, inner.entries.values().map(|(_, one)| one.bytes()).sum::<usize>());
+        drop(inner);
         assert!(!Store::new(0, 1000).of("").put("a", entry(1, None)));
     }
 
