@@ -8,6 +8,7 @@ mod completions;
 mod connections;
 mod generate;
 mod keys;
+mod responses;
 mod shared;
 mod support;
 mod texts;
