@@ -130,6 +130,7 @@ pub(crate) enum Shape {
     /// The core's own.
     Native,
     OpenAi,
+    Anthropic,
 }
 
 impl Shape {
@@ -142,6 +143,10 @@ impl Shape {
                 "message": fault.message,
                 "detail": fault.detail,
             }}),
+            Shape::Anthropic => json!({
+                "type": "error",
+                "error": {"type": anthropic_type(fault.status), "message": fault.message},
+            }),
             Shape::OpenAi => json!({"error": {
                 "message": openai_message(fault),
                 "type": openai_type(fault.status),
@@ -188,6 +193,20 @@ fn openai_type(status: StatusCode) -> &'static str {
         StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
         StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
         status if status.is_server_error() => "server_error",
+        _ => "invalid_request_error",
+    }
+}
+
+/// What Anthropic's clients know errors by.
+fn anthropic_type(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "authentication_error",
+        StatusCode::FORBIDDEN => "permission_error",
+        StatusCode::NOT_FOUND => "not_found_error",
+        StatusCode::PAYLOAD_TOO_LARGE => "request_too_large",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limit_error",
+        StatusCode::SERVICE_UNAVAILABLE => "overloaded_error",
+        status if status.is_server_error() => "api_error",
         _ => "invalid_request_error",
     }
 }

@@ -21,6 +21,7 @@
 
 mod access;
 mod answers;
+mod anthropic;
 mod app;
 mod body;
 mod caller;
@@ -31,6 +32,7 @@ mod fields;
 mod health;
 mod ids;
 mod kept;
+mod keyed;
 mod keys;
 mod listen;
 mod metrics;

@@ -19,7 +19,7 @@ use crate::ids::REQUEST_ID;
 use crate::kept::kept;
 use crate::record::Notes;
 use crate::settings::Settings;
-use crate::{health, ids, metrics, native, openai, rerank, tokens};
+use crate::{anthropic, health, ids, metrics, native, openai, rerank, tokens};
 
 /// An endpoint.
 struct Route {
@@ -78,6 +78,18 @@ const ROUTES: &[Route] = &[
         shape: Shape::OpenAi,
         access: Access::Key,
         handler: || get(openai::responses::input_items),
+    },
+    Route {
+        path: "/v1/messages",
+        shape: Shape::Anthropic,
+        access: Access::Counted,
+        handler: || post(anthropic::messages),
+    },
+    Route {
+        path: "/v1/messages/count_tokens",
+        shape: Shape::Anthropic,
+        access: Access::Counted,
+        handler: || post(anthropic::count_tokens),
     },
     Route {
         path: "/v1/embeddings",
@@ -244,6 +256,8 @@ async fn with_id(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await.into_response();
     let id = given.or_else(|| HeaderValue::try_from(ids::id("req-")).ok());
     if let Some(id) = id {
+        // Anthropic's clients know it by the other name.
+        response.headers_mut().insert("request-id", id.clone());
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response

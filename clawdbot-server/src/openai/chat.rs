@@ -143,7 +143,7 @@ pub(super) fn max_tokens(body: &mut Body, name: &str) -> Result<(), Fault> {
 }
 
 /// Sets the option `tool_choice`. Clients send the choices that are none without tools, too.
-pub(super) fn choose(body: &mut Body, choice: String, has_tools: bool, ignored: &mut Ignored) {
+pub(crate) fn choose(body: &mut Body, choice: String, has_tools: bool, ignored: &mut Ignored) {
     match has_tools || !matches!(choice.as_str(), "auto" | "none") {
         true => body.set("tool_choice", choice),
         false => ignored.add("tool_choice"),
@@ -151,7 +151,7 @@ pub(super) fn choose(body: &mut Body, choice: String, has_tools: bool, ignored: 
 }
 
 /// Whether calls follow a grammar.
-pub(super) fn enforces(options: &GenerateOptions, tools: Option<&Value>) -> bool {
+pub(crate) fn enforces(options: &GenerateOptions, tools: Option<&Value>) -> bool {
     let strict = tools.and_then(Value::as_array).is_some_and(|tools| tools.iter().any(is_strict));
     match options.tool_choice.as_str() {
         "auto" => strict || !options.parallel_tool_calls,
@@ -164,7 +164,7 @@ fn is_strict(tool: &Value) -> bool {
 }
 
 /// Sets the constraint of a format with its schema; `paths` are those of its type and of its schema, for errors.
-pub(super) fn constrain(
+pub(crate) fn constrain(
     body: &mut Body,
     format: &Map<String, Value>,
     schema: Option<&Value>,

@@ -9,7 +9,7 @@ const IDLE: [&str; 4] = ["refusal", "audio", "annotations", "function_call"];
 
 /// The messages for a chat template: texts in place of lists of texts, arguments of calls as objects, and the role `system` for
 /// `developer`.
-pub(super) fn normalized(messages: Value) -> Result<Value, Fault> {
+pub(crate) fn normalized(messages: Value) -> Result<Value, Fault> {
     let Value::Array(messages) = messages else { return Ok(messages) };
     let messages = messages.into_iter().enumerate().map(|(at, message)| match message {
         Value::Object(message) => normal(at, message).map(Value::Object),

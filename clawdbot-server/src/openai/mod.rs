@@ -5,7 +5,7 @@ mod chat_stream;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 mod logprobs;
-mod messages;
+pub(crate) mod messages;
 pub(crate) mod models;
 pub(crate) mod responses;
 

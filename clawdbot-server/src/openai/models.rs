@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`
 
 use axum::extract::Path;
+use axum::http::HeaderMap;
 use axum::response::Json;
 use clawdbot_core::{PoolState, PoolStatus};
 use serde_json::{Value, json};
@@ -22,10 +23,20 @@ fn model(app: &Caller, status: &PoolStatus) -> Value {
 }
 
 /// `GET /v1/models`
-pub(crate) async fn list(app: Caller) -> Json<Value> {
+pub(crate) async fn list(app: Caller, headers: HeaderMap) -> Json<Value> {
     let (names, status) = (app.names(), app.pool().status());
     let models = status.iter().filter(|status| names.contains(&status.name));
     let models: Vec<Value> = models.map(|status| model(&app, status)).collect();
+    // Anthropic's clients ask here, too.
+    if headers.contains_key("anthropic-version") {
+        let created = jiff::Timestamp::from_second(app.created()).unwrap_or_default().to_string();
+        let model =
+            |name: &String| json!({"type": "model", "id": name, "display_name": name, "created_at": created});
+        let data: Vec<Value> = names.iter().map(model).collect();
+        let list =
+            json!({"data": data, "has_more": false, "first_id": names.first(), "last_id": names.last()});
+        return Json(list);
+    }
     Json(json!({"object": "list", "data": models}))
 }
 

@@ -1,6 +1,7 @@
 //! Endpoints over the built-in model, and what they have in common.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod anthropic;
 #[cfg(feature = "tls")]
 mod certificates;
 mod chat;

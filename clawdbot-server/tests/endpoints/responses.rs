@@ -54,7 +54,7 @@ fn checked(events: &[Value]) -> Value {
         let at = event["output_index"].as_u64();
         match kind {
             "response.created" => {
-                assert_eq!((number, &event["response"]["status"]), (0, &json!("in_progress")))
+                assert_eq!((number, &event["response"]["status"]), (0, &json!("in_progress")));
             }
             "response.in_progress" => assert_eq!(number, 1),
             "response.output_item.added" => {

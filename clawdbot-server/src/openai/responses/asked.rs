@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 
 use super::conversation::messages;
 use super::input::Input;
-use super::keys::Keys;
 use super::record::{REPEATED, Record};
 use super::tools::Tools;
 use crate::body::{Body, Ignored, missing};
@@ -13,6 +12,7 @@ use crate::caller::Caller;
 use crate::fault::Fault;
 use crate::fields::{Field, Kind, idle, read};
 use crate::ids;
+use crate::keyed::Keys;
 use crate::openai::chat::{choose, constrain, max_tokens};
 use crate::openai::{list_of_stops, stream_options};
 use crate::settings::Fields;

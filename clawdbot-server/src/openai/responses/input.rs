@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use clawdbot_core::{Error, ErrorKind};
 use serde_json::{Map, Value, json};
 
-use super::keys::{Keys, text};
 use crate::fault::Fault;
+use crate::keyed::{Keys, text};
 use crate::openai::messages::part_text;
 use crate::store::Shelf;
 

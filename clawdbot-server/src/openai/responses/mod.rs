@@ -4,7 +4,6 @@ mod asked;
 mod conversation;
 mod input;
 mod item;
-mod keys;
 mod output;
 mod record;
 mod stored;

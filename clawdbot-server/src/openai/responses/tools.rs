@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::keys::{Keys, text};
 use crate::fault::Fault;
+use crate::keyed::{Keys, text};
 use crate::settings::Fields;
 
 /// What may be called.

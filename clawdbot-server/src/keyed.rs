@@ -7,14 +7,14 @@ use crate::fault::Fault;
 use crate::settings::Fields;
 
 /// What happens to keys, and which changed nothing.
-pub(super) struct Keys<'a> {
-    pub(super) policy: Fields,
-    pub(super) ignored: &'a mut Ignored,
+pub(crate) struct Keys<'a> {
+    pub(crate) policy: Fields,
+    pub(crate) ignored: &'a mut Ignored,
 }
 
 impl Keys<'_> {
     /// The keys `read` of the object at `path`. What is null is not there. Those of `idle` are known to change nothing.
-    pub(super) fn of(
+    pub(crate) fn of(
         &mut self,
         path: &str,
         object: &Map<String, Value>,
@@ -41,13 +41,13 @@ impl Keys<'_> {
     }
 
     /// Says that what is at `path` changed nothing.
-    pub(super) fn idle(&mut self, path: &str) {
+    pub(crate) fn idle(&mut self, path: &str) {
         self.ignored.add(path);
     }
 }
 
 /// The text `key` of the object at `path`, which is needed.
-pub(super) fn text<'a>(path: &str, object: &'a Map<String, Value>, key: &str) -> Result<&'a str, Fault> {
+pub(crate) fn text<'a>(path: &str, object: &'a Map<String, Value>, key: &str) -> Result<&'a str, Fault> {
     let found = object.get(key).unwrap_or(&Value::Null);
     found.as_str().ok_or_else(|| Fault::field(&format!("{path}.{key}"), "a text", found))
 }
