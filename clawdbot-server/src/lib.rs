@@ -55,6 +55,6 @@ pub use keys::{KeyLimits, new_key};
 pub use listen::{Listener, serve};
 pub use record::AccessRecord;
 pub use router::router;
-pub use settings::{Fields as FieldPolicy, Settings};
+pub use settings::{Fields as FieldPolicy, MetricsDialect, Settings};
 #[cfg(feature = "tls")]
 pub use tls::{Pem, Tls, TlsError, TlsEvent, TlsOptions, TlsStack};

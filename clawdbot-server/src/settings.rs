@@ -18,6 +18,14 @@ pub enum Fields {
     Lenient,
 }
 
+/// Names of another server under which `/metrics` has its numbers, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MetricsDialect {
+    /// vLLM's: `vllm:num_requests_running` and so on.
+    Vllm,
+}
+
 /// How an [`App`](crate::App) answers.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -34,6 +42,8 @@ pub struct Settings {
     pub cors_origins: Vec<String>,
     /// Waiting requests of models with which the server says that it is not ready, by name.
     pub max_waiting: BTreeMap<String, u64>,
+    /// Other names for `/metrics`, besides clawdbot's own.
+    pub metrics_dialect: Option<MetricsDialect>,
     /// Most bytes of a request's body.
     pub max_body: usize,
     /// How long a request waits for its model to be loaded.
@@ -69,6 +79,7 @@ impl Default for Settings {
             keys: Vec::new(),
             cors_origins: Vec::new(),
             max_waiting: BTreeMap::new(),
+            metrics_dialect: None,
             max_body: 16 << 20,
             load_timeout: Duration::from_secs(600),
             keep_alive: Duration::from_secs(15),

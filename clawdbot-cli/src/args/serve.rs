@@ -29,7 +29,7 @@ pub(crate) struct ServeArgs {
     model: Option<PathBuf>,
     /// File with all of that in TOML: models, runtime, server and API keys (docs/server.md); flags of the model, the runtime and limits are
     /// refused with it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout", "idle_timeout"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["named", "model", "name", "chat_template", "api_key_file", "strict", "lenient", "drain_timeout", "idle_timeout", "metrics_dialect"])]
     pub(crate) config: Option<PathBuf>,
     /// File with API keys, one in a line: requests need one of them
     #[arg(long, value_name = "FILE")]
@@ -37,6 +37,9 @@ pub(crate) struct ServeArgs {
     /// File for a line of JSON about each request, without prompts, answers and keys; - for stderr. SIGHUP opens it again
     #[arg(long, value_name = "FILE")]
     pub(crate) access_log: Option<PathBuf>,
+    /// Names of another server under which /metrics has its numbers, too
+    #[arg(long, value_name = "NAME", value_parser = ["vllm"])]
+    pub(crate) metrics_dialect: Option<String>,
     /// Name of the model for clients [default: builtin, or the last part of MODEL]
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clawdbot_core::{Driver, Error, ErrorKind, Result};
 #[cfg(feature = "tls")]
 use clawdbot_server::ConfigTls;
-use clawdbot_server::{Config, ConfigModel, FieldPolicy, KeyLimits};
+use clawdbot_server::{Config, ConfigModel, FieldPolicy, KeyLimits, MetricsDialect};
 
 use crate::args::ServeArgs;
 use crate::generate::read;
@@ -51,6 +51,8 @@ fn of_flags(args: &ServeArgs) -> Result<Config> {
         (_, true) => FieldPolicy::Lenient,
         _ => FieldPolicy::Known,
     };
+    // There is one such name.
+    settings.metrics_dialect = args.metrics_dialect.as_ref().map(|_| MetricsDialect::Vllm);
     if let Some(most) = options.max_queue {
         settings.max_waiting.insert(name.clone(), most.into());
     }

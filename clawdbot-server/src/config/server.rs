@@ -7,7 +7,7 @@ use clawdbot_core::Result;
 
 use super::document::Section;
 use super::{Config, ConfigTls};
-use crate::settings::{Fields, Settings};
+use crate::settings::{Fields, MetricsDialect, Settings};
 
 /// A setting that is a time.
 type Time = fn(&mut Settings) -> &mut Duration;
@@ -45,6 +45,12 @@ pub(super) fn read(mut section: Section<'_>, config: &mut Config, directory: &Pa
         settings.fields = found
             .ok_or_else(|| section.unexpected("fields", "known, strict or lenient", &name.as_str().into()))?
             .1;
+    }
+    if let Some(name) = section.text("metrics_dialect")? {
+        if name != "vllm" {
+            return Err(section.unexpected("metrics_dialect", "vllm", &name.into()));
+        }
+        settings.metrics_dialect = Some(MetricsDialect::Vllm);
     }
     if let Some(bytes) = section.bytes("max_body")? {
         settings.max_body = usize::try_from(bytes).unwrap_or(usize::MAX);

@@ -35,6 +35,15 @@ const json = await client.chat.completions.create({
 assert.equal(typeof JSON.parse(json.choices[0].message.content).sunny, "boolean");
 exercised.push("structured output");
 
+const told = { model, input: "Tell me a story.", max_output_tokens: 12, temperature: 0 };
+const response = await client.responses.create(told);
+const telling = client.responses.stream(told);
+let deltas = "";
+telling.on("response.output_text.delta", (event) => { deltas += event.delta; });
+assert.equal((await telling.finalResponse()).output_text, response.output_text);
+assert.equal(deltas, response.output_text);
+exercised.push("responses, streams");
+
 const texts = await client.completions.create({ model, prompt: ["Once", "The sea"], max_tokens: 4 });
 assert.equal(texts.choices.length, 2);
 exercised.push("text completions");

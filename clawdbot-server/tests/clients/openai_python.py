@@ -100,6 +100,35 @@ def completions():
     assert "".join(chunk.choices[0].text for chunk in streamed)
 
 
+@exercise("responses, streams, tools, parsing")
+def responses():
+    asked = {"model": MODEL, "input": "Tell me a story.", "max_output_tokens": 12, "temperature": 0}
+    whole = client.responses.create(**asked)
+    assert whole.output_text and whole.usage.output_tokens <= 12
+    with client.responses.stream(**asked) as events:
+        text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+        assert events.get_final_response().output_text == text == whole.output_text
+    following = client.responses.create(**{**asked, "input": "Go on."}, previous_response_id=whole.id)
+    assert following.usage.input_tokens > whole.usage.input_tokens
+    assert client.responses.retrieve(whole.id).output_text == whole.output_text
+    assert client.responses.input_items.list(whole.id).data[0].content[0].text == asked["input"]
+    client.responses.delete(whole.id)
+    function = {"type": "function", **TOOL["function"]}
+    called = client.responses.create(**{**asked, "max_output_tokens": 100}, tools=[function], tool_choice="required")
+    call = called.output[0]
+    assert call.type == "function_call" and 1 <= json.loads(call.arguments)["days"] <= 9
+    answered = client.responses.create(
+        model=MODEL, previous_response_id=called.id, tools=[function], tool_choice="none", max_output_tokens=4,
+        input=[{"type": "function_call_output", "call_id": call.call_id, "output": "rain"}])
+    assert answered.output
+
+    class Weather(BaseModel):
+        sunny: bool
+
+    parsed = client.responses.parse(**{**asked, "max_output_tokens": 100}, text_format=Weather)
+    assert isinstance(parsed.output_parsed, Weather)
+
+
 @exercise("embeddings")
 def embeddings():
     # The client asks for base64 unless it is told otherwise.

@@ -31,6 +31,9 @@ CLIENTS = [
     Client("langchain_python.py", ("langchain-openai==1.8.1",)),
     Client("openai_node.mjs", ("openai@7.60.0",)),
     Client("ai_sdk_node.mjs", ("@ai-sdk/openai-compatible@3.0.92", "ai@7.0.173")),
+    Client("ai_sdk_responses_node.mjs", ("@ai-sdk/openai@4.0.118", "ai@7.0.173")),
+    Client("anthropic_python.py", ("anthropic==2.16.0",)),
+    Client("anthropic_node.mjs", ("@anthropic-ai/sdk@1.16.0",)),
 ]
 
 
@@ -53,12 +56,14 @@ def environment(client: Client, work: pathlib.Path) -> list:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clients", nargs="*", metavar="CLIENT", help="part of a script's name; all without")
+    parser.add_argument("--program", type=pathlib.Path, help="a program that is built already")
     parser.add_argument("--update", action="store_true", help="write the table of docs/server.md")
     args = parser.parse_args()
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     chosen = [one for one in CLIENTS if not args.clients or any(part in one.script for part in args.clients)]
-    subprocess.run(["cargo", "build", "--release", "--package", "clawdbot-cli"], cwd=ROOT, check=True)
-    program = [target / "release" / "clawdbot", "serve", "--port", "0", "--quiet", "--chat-template", HERE / "template.jinja"]
+    if not args.program:
+        subprocess.run(["cargo", "build", "--release", "--package", "clawdbot-cli"], cwd=ROOT, check=True)
+    program = [args.program or target / "release" / "clawdbot", "serve", "--port", "0", "--quiet", "--chat-template", HERE / "template.jinja"]
     rows, failed = [], []
     with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as server:
         address = server.stdout.readline().strip().split(" at ")[1]

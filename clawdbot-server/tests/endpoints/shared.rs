@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::http::Request;
 use clawdbot_core::ModelOptions;
-use clawdbot_server::{Settings, router};
+use clawdbot_server::{MetricsDialect, Settings, router};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -147,4 +147,35 @@ fn chat(body: &Value) -> Value {
     let prompt = object.remove("prompt").unwrap();
     object.insert("messages".into(), json!([{"role": "user", "content": prompt}]));
     body
+}
+
+#[tokio::test]
+async fn metrics_have_vllms_names_if_they_are_asked_for() {
+    for dialect in [None, Some(MetricsDialect::Vllm)] {
+        let mut settings = Settings::default();
+        settings.metrics_dialect = dialect;
+        let app = app_with(ModelOptions::default(), settings);
+        json(
+            post(&app, "/v1/completions", &json!({"prompt": "Once", "max_tokens": 3, "ignore_eos": true}))
+                .await,
+            200,
+        )
+        .await;
+        let found = text(send(&app, "GET", "/metrics", "").await).await;
+        let line = |name: &str| {
+            let of = found.lines().filter(|line| line.contains("\"stories\""));
+            of.filter(|line| line.starts_with(name))
+                .map(|line| line.rsplit_once(' ').unwrap().1.to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert!(!line("clawdbot_generated_tokens_total{model=").is_empty(), "{found}");
+        let theirs = line("vllm:generation_tokens_total{model_name=");
+        assert_eq!(theirs.is_empty(), dialect.is_none(), "{found}");
+        assert_eq!(
+            theirs,
+            if dialect.is_some() { line("clawdbot_generated_tokens_total{") } else { Vec::new() }
+        );
+        assert_eq!(line("vllm:time_to_first_token_seconds_bucket{").is_empty(), dialect.is_none());
+        assert_eq!(found.contains("finished_reason=\"length\""), dialect.is_some());
+    }
 }
