@@ -2,7 +2,11 @@
 
 use clawdbot_core::{Histogram, Metrics, ModelMetrics, Outcomes};
 
+/// A way in which requests end, with how many did.
+pub(super) type Outcome = (&'static str, fn(&Outcomes) -> u64);
+
 /// What a model counts.
+#[derive(Debug)]
 pub(super) enum Count {
     /// It only grows.
     Counter(fn(&ModelMetrics) -> f64),
@@ -13,10 +17,11 @@ pub(super) enum Count {
     /// As it is now, of what it could be; left out if nobody knows that.
     Share(fn(&Metrics, &ModelMetrics) -> Option<f64>),
     /// Requests by how they ended.
-    Outcomes(&'static [(&'static str, fn(&Outcomes) -> u64)]),
+    Outcomes(&'static [Outcome]),
 }
 
 /// A family of metrics, with a line for each model.
+#[derive(Debug)]
 pub(super) struct Family {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
@@ -28,7 +33,7 @@ pub(super) const fn family(name: &'static str, help: &'static str, count: Count)
 }
 
 /// How requests end.
-const OUTCOMES: &[(&str, fn(&Outcomes) -> u64)] = &[
+const OUTCOMES: &[Outcome] = &[
     ("stop", |ended| ended.stop),
     ("length", |ended| ended.length),
     ("cancelled", |ended| ended.cancelled),

@@ -1,12 +1,12 @@
 //! The same numbers under vLLM's names, for dashboards and gateways that were made for it
 //! (<https://docs.vllm.ai/en/latest/design/metrics>).
 
-use clawdbot_core::{Metrics, ModelMetrics, Outcomes};
+use clawdbot_core::{Metrics, ModelMetrics};
 
-use super::families::{Count, Family, family};
+use super::families::{Count, Family, Outcome, family};
 
 /// How requests end, in vLLM's words.
-const REASONS: &[(&str, fn(&Outcomes) -> u64)] = &[
+const REASONS: &[Outcome] = &[
     ("stop", |ended| ended.stop),
     ("length", |ended| ended.length + ended.deadline),
     ("abort", |ended| ended.cancelled),

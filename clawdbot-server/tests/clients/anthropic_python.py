@@ -5,7 +5,8 @@ import anthropic
 
 client = anthropic.Anthropic(base_url=sys.argv[1], api_key="none", max_retries=0)
 MODEL = client.models.list().data[0].id
-ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 12, "temperature": 0}
+ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story."}], "max_tokens": 12,
+         "extra_body": {"temperature": 0}}
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {
     "type": "object", "properties": {"days": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["days"],
     "additionalProperties": False}}
@@ -36,7 +37,7 @@ counted = client.messages.count_tokens(model=MODEL, messages=ASKED["messages"]).
 assert counted == whole.usage.input_tokens + whole.usage.cache_read_input_tokens
 EXERCISED.append("counting tokens")
 
-for wrong, error in [({"max_tokens": 10**6}, anthropic.BadRequestError), ({"model": "none"}, anthropic.NotFoundError)]:
+for wrong, error in [({"max_tokens": 10**4}, anthropic.BadRequestError), ({"model": "none"}, anthropic.NotFoundError)]:
     try:
         client.messages.create(**{**ASKED, **wrong})
     except error as found:
@@ -45,7 +46,7 @@ for wrong, error in [({"max_tokens": 10**6}, anthropic.BadRequestError), ({"mode
         raise AssertionError(wrong)
 EXERCISED.append("errors")
 
-with client.messages.stream(**{**ASKED, "max_tokens": 200}, extra_body={"ignore_eos": True}) as stream:
+with client.messages.stream(**{**ASKED, "max_tokens": 200, "extra_body": {"ignore_eos": True}}) as stream:
     next(iter(stream))
 EXERCISED.append("closing a stream")
 print("; ".join(EXERCISED))
