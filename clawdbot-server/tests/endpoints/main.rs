@@ -7,6 +7,7 @@ mod certificates;
 mod chat;
 mod completions;
 mod connections;
+mod faults;
 mod generate;
 mod keys;
 mod responses;

@@ -18,18 +18,29 @@ pub(crate) const TEMPLATE: &str = "{% if tools %}{% for tool in tools %}<tool_ca
      {% for message in messages %}{{ message.role }}: {{ message.content }}{% if message.tool_calls %}\
      {{ message.tool_calls | tojson }}{% endif %}{{ '\\n' }}{% endfor %}assistant: ";
 
-/// The runtime of all tests: its threads are few.
+/// The runtime of all tests but those that read its numbers: its threads are few.
 fn runtime() -> &'static Runtime {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    RUNTIME.get_or_init(|| {
-        let options = RuntimeOptions::default().driver(Driver::Thread).threads(2_u32);
-        Runtime::new(&options).expect("a runtime")
-    })
+    RUNTIME.get_or_init(own_runtime)
+}
+
+fn own_runtime() -> Runtime {
+    let options = RuntimeOptions::default().driver(Driver::Thread).threads(2_u32);
+    Runtime::new(&options).expect("a runtime")
+}
+
+/// The built-in model on a runtime of its own, whose numbers are those of its requests alone.
+pub(crate) fn app_alone(settings: Settings) -> App {
+    app_on(&own_runtime(), ModelOptions::default(), settings)
 }
 
 /// The built-in model, as `stories`.
 pub(crate) fn app_with(options: ModelOptions, settings: Settings) -> App {
-    let pool = ModelPool::new(runtime()).expect("a pool");
+    app_on(runtime(), options, settings)
+}
+
+fn app_on(runtime: &Runtime, options: ModelOptions, settings: Settings) -> App {
+    let pool = ModelPool::new(runtime).expect("a pool");
     let model = PoolModel::new(Source::Builtin, options.chat_template(TEMPLATE.to_owned())).pin(true);
     pool.add("stories", model).expect("a name");
     App::new(pool, settings).expect("an application")
