@@ -58,6 +58,11 @@ pub(crate) fn run(args: &ServeArgs) -> Result<Outcome, Failure> {
 
 /// `clawdbot key`
 pub(crate) fn key(args: &KeyArgs) -> Result<Outcome, Failure> {
+    if args.name.is_empty() {
+        return Err(
+            Error::new(ErrorKind::InvalidArgument, "NAME: expected a name, found an empty text").into()
+        );
+    }
     let (key, digest) = clawdbot_server::new_key()?;
     // As a key in TOML: any text in quotes that are JSON's, too.
     let name = serde_json::Value::from(args.name.as_str());

@@ -105,9 +105,9 @@ pub(super) fn check_protection(ip: IpAddr, config: &Config, args: &ServeArgs) ->
 fn lack(encrypted: bool, authenticated: bool) -> Option<&'static str> {
     match (encrypted, authenticated) {
         (true, true) => None,
-        (true, false) => Some("and anyone may use the model"),
-        (false, true) => Some("without encryption"),
-        (false, false) => Some("without encryption and to anyone"),
+        (true, false) => Some("and anyone may use the model (--api-key-file asks for keys)"),
+        (false, true) => Some("without encryption (--tls-cert encrypts)"),
+        (false, false) => Some("without encryption (--tls-cert) and keys (--api-key-file)"),
     }
 }
 

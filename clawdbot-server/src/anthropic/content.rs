@@ -21,7 +21,7 @@ pub(super) fn conversation(
     keys: &mut Keys<'_>,
 ) -> Result<Value, Fault> {
     let mut found = Vec::new();
-    if let Some(system) = system {
+    if let Some(system) = system.filter(|system| system.as_array().is_none_or(|blocks| !blocks.is_empty())) {
         found.push(json!({"role": "system", "content": texts("system", system, keys)?}));
     }
     let list = messages.as_array().filter(|list| !list.is_empty());

@@ -52,6 +52,9 @@ pub(super) fn asked(
         return Err(missing("max_tokens", "a whole number, 1 or more"));
     }
     if let Some(stops) = body.take("stop_sequences") {
+        if body.get("stop").is_some() {
+            return Err(Fault::invalid("field stop: expected stop_sequences alone, found both").at("stop"));
+        }
         body.set("stop", stops);
     }
     let tools = body.take("tools").filter(|tools| tools.as_array().is_none_or(|tools| !tools.is_empty()));

@@ -13,6 +13,8 @@ use crate::keys::{KeyLimits, digest_of};
 use crate::settings::Settings;
 use document::{Document, Section};
 
+/// Most bytes of the name of a model or a key.
+const MAX_NAME: usize = 128;
 /// Most instances of a model.
 const MAX_INSTANCES: u64 = 64;
 
@@ -116,9 +118,14 @@ impl Config {
         root.end()?;
         let mut config = Config { runtime: runtime_options(runtime, directory)?, ..Config::default() };
         for (name, section) in models.sections()? {
+            check_name(document, "models", &name)?;
             let (model, aliases) = model(name, section, directory)?;
             for alias in aliases {
-                config.settings.aliases.insert(alias, model.name.clone());
+                if let Some(other) = config.settings.aliases.insert(alias.clone(), model.name.clone()) {
+                    let message =
+                        format!("expected names that no model has, found {alias:?}, which {other} has");
+                    return Err(document.wrong(&format!("models.{}.aliases", model.name), &message));
+                }
             }
             if let Some(most) = model.options.max_queue {
                 let most = u64::from(most).saturating_mul(model.instances as u64);
@@ -127,7 +134,12 @@ impl Config {
             config.models.push(model);
         }
         for (name, section) in keys.sections()? {
+            check_name(document, "keys", &name)?;
             let key = key(name, section)?;
+            if let Some(other) = config.settings.keys.iter().find(|other| other.sha256 == key.sha256) {
+                let message = format!("expected a key of its own, found that of {:?}", other.name);
+                return Err(document.wrong(&format!("keys.{}.sha256", key.name), &message));
+            }
             config.settings.keys.push(key);
         }
         server::read(server, &mut config, directory)?;
@@ -155,6 +167,15 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Refuses names of models and keys that are empty or long. Those of keys are groups, whose names are bounded.
+fn check_name(document: &Document, table: &str, name: &str) -> Result<()> {
+    if (1..=MAX_NAME).contains(&name.len()) {
+        return Ok(());
+    }
+    let message = format!("expected a name of 1 to {MAX_NAME} bytes, found one of {}", name.len());
+    Err(document.wrong(&format!("{table}.{name}"), &message))
 }
 
 fn runtime_options(mut section: Section<'_>, directory: &Path) -> Result<RuntimeOptions> {

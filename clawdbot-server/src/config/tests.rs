@@ -107,6 +107,21 @@ fn errors_name_file_line_and_key() {
             "key models.org/embed.idle_unload: expected pin false",
         ),
         ("\"gpt-4o\"", "\"org/embed\"", "key models.chat.aliases: expected names that no model has"),
+        (
+            "[models.chat]",
+            "[models.\"\"]",
+            "line 19, key models.: expected a name of 1 to 128 bytes, found one of 0",
+        ),
+        (
+            "idle_unload = 60",
+            "aliases = [\"gpt-4o\"]",
+            "key models.org/embed.aliases: expected names that no model has",
+        ),
+        (
+            "[keys.team]",
+            "[keys.a]\nsha256 = \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\n[keys.team]",
+            "key keys.team.sha256: expected a key of its own, found that of \"a\"",
+        ),
         ("2bb80d", "2bb80", "key keys.team.sha256: expected 64 hexadecimal digits"),
         ("models = [\"chat\"]", "models = [\"chit\"]", "key keys.team.models: expected some of chat"),
         (

@@ -163,6 +163,7 @@ async fn errors_have_anthropics_shape() {
         (json!({"tool_choice": {"type": "some"}}), 400, "invalid_request_error"),
         (json!({"thinking": {"type": "deep"}}), 400, "invalid_request_error"),
         (json!({"temprature": 1}), 400, "invalid_request_error"),
+        (json!({"stop": ["a"], "stop_sequences": ["b"]}), 400, "invalid_request_error"),
     ] {
         let response = post(&app, PATH, &body(more.clone())).await;
         assert!(response.headers().contains_key("request-id"));
@@ -193,6 +194,14 @@ async fn what_changes_nothing_is_named() {
         assert!(ignored.contains(name), "{ignored}");
     }
     json(response, 200).await;
+}
+
+#[tokio::test]
+async fn no_blocks_are_no_system_message() {
+    let (app, text) = (app(), |answer: Value| answer["content"][0]["text"].clone());
+    let with = json(post(&app, PATH, &body(json!({"system": []}))).await, 200).await;
+    let without = json(post(&app, PATH, &body(json!({}))).await, 200).await;
+    assert_eq!(text(with), text(without));
 }
 
 #[tokio::test]
