@@ -119,6 +119,8 @@ async fn serving(
         let message = "key server.tls_cert: expected a program that was built with the feature tls";
         return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "tls_cert").into());
     }
+    // Without it, the signal would end the process.
+    let mut hangups = signals::hangups()?;
     let names = config.models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>().join(", ");
     let (mut loading, serving) = (pin!(stopped()?), stopped()?);
     if !args.quiet && std::io::stderr().is_terminal() {
@@ -164,7 +166,6 @@ async fn serving(
             "{notes}{curl} {scheme}://{address}/v1/generate -d '{{{model}\"prompt\": \"Once upon a time\", \"max_tokens\": 50}}'\n"
         ))?;
     }
-    let mut hangups = signals::hangups()?;
     let served = serve(app.clone(), listener, serving);
     let reloads = async {
         loop {
