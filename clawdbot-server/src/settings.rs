@@ -36,7 +36,7 @@ pub struct Settings {
     pub fields: Fields,
     /// Other names of models that clients may ask for, each with the model's.
     pub aliases: BTreeMap<String, String>,
-    /// API keys, of which each request needs one; without any, everyone may ask.
+    /// API keys. Each request needs one; without any, everyone may ask.
     pub keys: Vec<KeyLimits>,
     /// Origins of web pages that may ask, such as `https://example.org`; `*` for all. Without any, browsers let none.
     pub cors_origins: Vec<String>,

@@ -44,7 +44,7 @@ pub(super) fn stop_reason(completion: &Completion) -> &'static str {
     }
 }
 
-/// Tokens, of which the cached ones count apart.
+/// Tokens. Cached ones count apart.
 pub(super) fn usage(usage: &Usage) -> Value {
     json!({
         "input_tokens": usage.prompt_tokens.saturating_sub(usage.cached_tokens),

@@ -1,4 +1,4 @@
-//! Clients that misbehave: nothing is lost, and nothing stays behind.
+//! Clients that misbehave: nothing is lost, and nothing is left over.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::connections::started_at;
 use crate::support::app_alone;
 
-/// Clients that go: enough to see what stays behind. `CLAWDBOT_FAULTS` says how many, for a longer run by hand.
+/// How many clients go: enough to see what is left over. `CLAWDBOT_FAULTS` says how many, for a longer run by hand.
 fn clients() -> usize {
     std::env::var("CLAWDBOT_FAULTS").ok().and_then(|count| count.parse().ok()).unwrap_or(120)
 }
@@ -113,7 +113,7 @@ async fn clients_that_are_killed_leave_nothing() {
     let again = futures_util::future::join_all((0..60).map(|_| ask())).await;
     assert!(again.iter().all(|tokens| *tokens == before));
     let metrics = of(&app);
-    assert_eq!(metrics.kv_bytes, metrics.prefix_cache_bytes, "pages stay behind");
+    assert_eq!(metrics.kv_bytes, metrics.prefix_cache_bytes, "pages are left over");
     stop.send(()).unwrap();
     server.await.unwrap().unwrap();
     assert!(told.load(Ordering::Relaxed) >= 61, "requests that are not told of");

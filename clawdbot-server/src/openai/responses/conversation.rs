@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::fault::Fault;
 use crate::openai::messages::{normalized, part_text};
 
-/// A message of the assistant, of which items are the parts.
+/// A message of the assistant, made of items.
 #[derive(Default)]
 struct Turn<'a> {
     reasoning: Vec<&'a str>,

@@ -41,7 +41,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// Item number `at` of the response of which `stem` is the id without its prefix.
+    /// Item number `at` of a response; `stem` is the id of the response without its prefix.
     pub(super) fn new(stem: &str, at: usize, written: Written) -> Self {
         let prefix = match written {
             Written::Reasoning => "rs_",
